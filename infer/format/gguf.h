@@ -1,0 +1,49 @@
+/* GGUF files, version 3 (2 is read too), little-endian: metadata, tensor descriptions, aligned data. */
+#ifndef INFER_FORMAT_GGUF_H
+#define INFER_FORMAT_GGUF_H
+
+#include "infer/format/safetensors.h"
+
+enum gguf_value_type {
+    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY,
+    GGUF_U64, GGUF_I64, GGUF_F64
+};
+
+struct gguf;
+
+/* Map and validate everything: counts, string lengths, types, alignment, dims, offsets, overlaps, against the file size.
+ * A tensor of a type this build cannot compute with is an error only when gguf_tensor is asked for it (the message names
+ * it), so that metadata of any file can be read. */
+int gguf_open(struct gguf **out, const char *path, struct plm_status *st);
+void gguf_close(struct gguf *g);
+
+bool gguf_has(const struct gguf *g, const char *key);
+/* Scalars convert between widths when the value fits; the message names the key, what was found, what was expected. */
+int gguf_get_u64(const struct gguf *g, const char *key, uint64_t *out, struct plm_status *st);
+int gguf_get_f64(const struct gguf *g, const char *key, double *out, struct plm_status *st);
+int gguf_get_string(const struct gguf *g, const char *key, const char **out, size_t *length, struct plm_status *st);
+/* Arrays of strings, or of 32-bit integers. Element i; strings are in the mapping and not NUL-terminated. */
+int gguf_get_array(const struct gguf *g, const char *key, enum gguf_value_type want, uint64_t *n, struct plm_status *st);
+void gguf_array_string(const struct gguf *g, const char *key, uint64_t i, const char **out, size_t *length);
+int32_t gguf_array_i32(const struct gguf *g, const char *key, uint64_t i);
+
+int gguf_n_tensors(const struct gguf *g);
+const char *gguf_tensor_name(const struct gguf *g, int i);
+/* Fill *out for tensor `name`; PLM_EFORMAT when missing, PLM_EUNSUPPORTED for a type this build lacks. */
+int gguf_tensor(const struct gguf *g, const char *name, struct stored_tensor *out, struct plm_status *st);
+
+struct gguf_writer;
+int gguf_create(struct gguf_writer **out, const char *path, struct plm_status *st);
+/* Metadata, in call order; all must precede the first gguf_write. Errors are sticky and reported by gguf_finish too. */
+int gguf_set_u32(struct gguf_writer *w, const char *key, uint32_t v, struct plm_status *st);
+int gguf_set_f32(struct gguf_writer *w, const char *key, float v, struct plm_status *st);
+int gguf_set_bool(struct gguf_writer *w, const char *key, bool v, struct plm_status *st);
+int gguf_set_string(struct gguf_writer *w, const char *key, const char *v, size_t length, struct plm_status *st);
+int gguf_set_strings(struct gguf_writer *w, const char *key, const char *const *v, const size_t *lengths, uint64_t n, struct plm_status *st);
+int gguf_set_i32s(struct gguf_writer *w, const char *key, const int32_t *v, uint64_t n, struct plm_status *st);
+int gguf_declare(struct gguf_writer *w, const char *name, enum dtype type, int n_dims, const int64_t *shape /* outermost first */, struct plm_status *st);
+int gguf_write(struct gguf_writer *w, const void *data, size_t bytes, struct plm_status *st); /* as safetensors_write */
+int gguf_finish(struct gguf_writer *w, struct plm_status *st);
+void gguf_discard(struct gguf_writer *w);
+
+#endif

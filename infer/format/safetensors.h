@@ -1,0 +1,46 @@
+/* safetensors files: 8-byte little-endian header length, JSON header, raw little-endian data. */
+#ifndef INFER_FORMAT_SAFETENSORS_H
+#define INFER_FORMAT_SAFETENSORS_H
+
+#include "infer/base/mapped.h"
+#include "infer/format/dtype.h"
+
+#define TENSOR_MAX_DIMS 4
+
+struct stored_tensor {           /* a tensor in a mapped file; shared by safetensors and GGUF */
+    const char *name;            /* owned by the file */
+    enum dtype type;
+    int n_dims;
+    int64_t shape[TENSOR_MAX_DIMS]; /* outermost first (GGUF's ne reversed) */
+    const void *data;            /* in the mapping */
+    size_t bytes;
+};
+
+struct safetensors {
+    struct mapped_file file;
+    int n_tensors;
+    struct stored_tensor *tensors; /* sorted by offset */
+    char *metadata;                /* __metadata__ object as JSON text, or NULL */
+    void *owned;                   /* names */
+};
+
+/* Map and validate: header size and every extent against the file, no gaps, no overlaps, shape times size = extent,
+ * known dtypes, unique names. (F64 and integer tensors of foreign files are errors that name tensor and type.) */
+int safetensors_open(struct safetensors *s, const char *path, struct plm_status *st);
+void safetensors_close(struct safetensors *s);
+const struct stored_tensor *safetensors_find(const struct safetensors *s, const char *name);
+
+/* Writer: declare all tensors, then write each one's bytes in order. Data go to `path` directly (callers that need
+ * atomic replacement write into a temporary directory or name). */
+struct safetensors_writer;
+int safetensors_create(struct safetensors_writer **out, const char *path, struct plm_status *st);
+int safetensors_declare(struct safetensors_writer *w, const char *name, enum dtype type, int n_dims, const int64_t *shape,
+                        struct plm_status *st);
+int safetensors_set_metadata(struct safetensors_writer *w, const char *key, const char *value, struct plm_status *st);
+/* The next declared tensor's data, any number of calls until its bytes are complete; the header is written on the first. */
+int safetensors_write(struct safetensors_writer *w, const void *data, size_t bytes, struct plm_status *st);
+/* Checks that everything declared was written, flushes and fsyncs. Frees the writer in every case; NULL is allowed. */
+int safetensors_finish(struct safetensors_writer *w, struct plm_status *st);
+void safetensors_discard(struct safetensors_writer *w); /* close and unlink an unfinished file */
+
+#endif

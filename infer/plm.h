@@ -1,0 +1,109 @@
+/* plm.h: run a Peripheral Language Model from C. The only header an embedding application includes.
+ *
+ *     struct plm_status st = {0};
+ *     struct plm_model *model;
+ *     if (plm_model_open(&model, "model.gguf", &st))
+ *         return fprintf(stderr, "%s\n", st.message), 1;
+ *
+ * Every function that can fail returns PLM_OK (0) or a code of enum plm_code and writes a message into *st, which may be
+ * NULL. Nothing here ends the process, keeps global state or prints. A model may be shared by threads; a session may not. */
+#ifndef PLM_H
+#define PLM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum plm_code {
+    PLM_OK = 0,
+    PLM_EINVAL,       /* an argument or a setting is wrong */
+    PLM_EIO,          /* the operating system refused to read or write */
+    PLM_ENOMEM,       /* an allocation failed */
+    PLM_EFORMAT,      /* a file is truncated, corrupt or not what it says it is */
+    PLM_EUNSUPPORTED, /* well-formed, but this build cannot do it */
+    PLM_ELIMIT,       /* a stated limit (context length, vocabulary) would be exceeded */
+    PLM_ESTOPPED,     /* stopped on request (signal, callback) */
+    PLM_ECOMM,        /* another process of the job failed */
+    PLM_EINTERNAL,    /* a bug in plm.c */
+};
+
+struct plm_status {
+    enum plm_code code;
+    char message[1024]; /* one line, no newline: what, where, what was expected, what to do */
+};
+
+/* A short name for a code, e.g. "malformed file". */
+const char *plm_code_name(int code);
+
+struct plm_model;   /* weights and tokenizer, read-only after opening */
+struct plm_session; /* one sequence: its latent cache, its buffers, its threads */
+
+/* Open a GGUF file, or a directory with config.json, model.safetensors and (optionally) tokenizer.json: a Hugging Face
+ * directory or a plm.c checkpoint. Weights are mapped, not copied. Free with plm_model_close. */
+int plm_model_open(struct plm_model **out, const char *path, struct plm_status *st);
+void plm_model_close(struct plm_model *model);
+
+int plm_model_vocab_size(const struct plm_model *model);     /* rows of the embedding, V */
+int plm_model_context_length(const struct plm_model *model); /* positions the model was trained for */
+
+/* Text to token ids. At most `capacity` ids are written to `tokens`; *n_tokens receives how many there are (more than
+ * capacity: PLM_ELIMIT, call again with room). parse_special: text such as "<|im_end|>" becomes the special token.
+ * Text that is not UTF-8 is tokenised byte by byte. Fails with PLM_EUNSUPPORTED when the model came without a tokenizer. */
+int plm_tokenize(const struct plm_model *model, const char *text, size_t text_bytes, bool parse_special,
+                 int32_t *tokens, size_t capacity, size_t *n_tokens, struct plm_status *st);
+
+/* One token's bytes, which may be part of a UTF-8 sequence. Returns their number (0 for a special token unless
+ * `special`), and points *bytes at memory owned by the model. A token outside the vocabulary gives 0 bytes. */
+size_t plm_token_bytes(const struct plm_model *model, int32_t token, bool special, const char **bytes);
+
+/* The token that ends a text, or -1 when the model came without a tokenizer. */
+int32_t plm_token_eos(const struct plm_model *model);
+
+struct plm_session_options {
+    int context;   /* positions the cache can hold; 0: plm_model_context_length */
+    int n_threads; /* 0: one per processor */
+};
+
+/* options NULL: defaults. Free with plm_session_close before the model is closed. */
+int plm_session_open(struct plm_session **out, const struct plm_model *model, const struct plm_session_options *options,
+                     struct plm_status *st);
+void plm_session_close(struct plm_session *session);
+
+/* Append n tokens to the sequence. n = 1 decodes (absorbed attention over the latent cache, plm.md 1.4); n > 1 prefills
+ * (expanded attention, 1.3). On success plm_session_logits holds the logits that follow the last of them. On an error
+ * the sequence is as it was. */
+int plm_session_append(struct plm_session *session, const int32_t *tokens, size_t n, struct plm_status *st);
+
+/* Logits (V) of the next token, owned by the session, valid until the next append; NULL before the first. */
+const float *plm_session_logits(const struct plm_session *session);
+
+/* Tokens in the sequence; cut it back to its first n tokens (n = 0: start anew). Cutting drops the logits. */
+size_t plm_session_length(const struct plm_session *session);
+int plm_session_truncate(struct plm_session *session, size_t n, struct plm_status *st);
+
+struct plm_sampling {
+    float temperature;        /* 0: greedy */
+    int top_k;                /* keep the k likeliest; 0: all */
+    float top_p;              /* keep the smallest set with this probability; 1: all */
+    float min_p;              /* drop tokens below min_p times the likeliest's probability; 0: none */
+    float repetition_penalty; /* divide (positive) or multiply (negative) logits of recent tokens; 1: off */
+    int repetition_window;    /* how many recent tokens that looks back on; 0: all */
+    uint64_t seed;            /* same seed, same model, same prompt: same text */
+};
+
+/* temperature 0.8, top_p 0.95, nothing else. */
+struct plm_sampling plm_sampling_default(void);
+
+/* Pick a token from the session's logits. Order: repetition penalty, temperature, top-k, top-p, min-p, draw; the draw is
+ * a pure function of (seed, position in the sequence). */
+int plm_session_sample(struct plm_session *session, const struct plm_sampling *sampling, int32_t *token,
+                       struct plm_status *st);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,66 @@
+/* Byte-level BPE (plm.md 3, data.md 1.7): NFC, the Qwen2 split pattern, merges by rank, special tokens. */
+#ifndef INFER_TEXT_TOKENIZER_H
+#define INFER_TEXT_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "infer/base/status.h"
+
+struct tokenizer; /* read-only after construction, may be shared by threads */
+
+struct special_token {
+    const char *text;
+    int32_t id;
+};
+
+/* From the pieces every file format has. token_bytes/token_length: the raw bytes of token i (not the GPT-2 printable
+ * form), for i < n_tokens; a special token's bytes are its text. merges: n_merges pairs (left id, right id), by rank; the
+ * merged token is the one whose bytes are the concatenation. Checks: 256 byte tokens present, merges refer to existing
+ * tokens, unique bytes among ordinary tokens. Copies what it needs. */
+int tokenizer_create(struct tokenizer **out, const char *const *token_bytes, const size_t *token_length, int32_t n_tokens,
+                     const int32_t (*merges)[2], int32_t n_merges, const struct special_token *specials, int n_specials,
+                     struct plm_status *st);
+void tokenizer_free(struct tokenizer *t);
+
+/* tokenizer.json in the Hugging Face layout (NFC normaliser, Qwen2 Split + ByteLevel, BPE model with merges as "a b" or
+ * ["a","b"], added_tokens). A pipeline this splitter does not implement is PLM_EUNSUPPORTED and says which part. */
+int tokenizer_from_json(struct tokenizer **out, const char *text, size_t length, const char *where, struct plm_status *st);
+/* Loadable by Hugging Face tokenizers. malloc'ed; the caller frees. NULL when out of memory. */
+char *tokenizer_to_json(const struct tokenizer *t, size_t *length);
+
+int32_t tokenizer_vocab_size(const struct tokenizer *t); /* highest id + 1 */
+int32_t tokenizer_n_merges(const struct tokenizer *t);
+void tokenizer_merge(const struct tokenizer *t, int32_t rank, int32_t *left, int32_t *right);
+/* Raw bytes of a token; NULL and 0 for an id that no token has. *special may be NULL. */
+const char *tokenizer_token(const struct tokenizer *t, int32_t id, size_t *length, bool *special);
+int32_t tokenizer_special_id(const struct tokenizer *t, const char *text); /* -1 when there is none */
+int32_t tokenizer_eos(const struct tokenizer *t); /* "<|endoftext|>", -1 when absent */
+/* The printable GPT-2 form of a token's raw bytes (byte <-> unicode table), as vocab files hold it. Returns the length;
+ * writes at most capacity bytes, no NUL. And back: returns the number of raw bytes, or -1 for a character that is not in the
+ * table. */
+size_t tokenizer_printable(const char *bytes, size_t length, char *out, size_t capacity);
+ptrdiff_t tokenizer_unprintable(const char *text, size_t length, char *out, size_t capacity);
+
+/* Growable list of ids; start with {0}, free(ids.data). */
+struct token_list {
+    int32_t *data;
+    size_t length, capacity;
+};
+
+/* Scratch memory of one encoding thread: word cache and buffers. */
+struct encoder;
+int encoder_create(struct encoder **out, const struct tokenizer *t, struct plm_status *st);
+void encoder_free(struct encoder *e);
+
+/* Append the ids of `text` to *ids. Linear time in `length` for any input. NFC is applied to valid UTF-8; bytes that are
+ * not UTF-8 pass through and are encoded byte by byte. */
+int encoder_encode(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids,
+                   struct plm_status *st);
+
+/* Ids back to bytes, appended to a malloc'ed, NUL-terminated buffer. An unknown id is PLM_EINVAL with its index. */
+int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool with_special, char **out, size_t *length,
+                     struct plm_status *st);
+
+#endif

@@ -1,0 +1,27 @@
+/* The subcommands of `plm`. Each takes its own argv (argv[0] is its name) and returns the process's exit status: 0, or 1
+ * after printing "plm NAME: error: MESSAGE". Options are argp tables; every --help ends with an example. */
+#ifndef TOOLS_COMMAND_H
+#define TOOLS_COMMAND_H
+
+#include "infer/base/status.h"
+
+struct command {
+    const char *name;
+    const char *summary; /* one line for `plm --help` */
+    int (*run)(int argc, char **argv);
+};
+
+/* Print the message as an error of the current command to stderr and return exit status 1. */
+int command_fail(const struct plm_status *st);
+
+int command_tokenizer(int argc, char **argv);
+int command_data(int argc, char **argv);
+int command_bench(int argc, char **argv);
+int command_pretrain(int argc, char **argv);
+int command_export(int argc, char **argv);
+int command_generate(int argc, char **argv);
+int command_logits(int argc, char **argv);
+int command_verify(int argc, char **argv);
+int command_plan(int argc, char **argv);
+
+#endif
