@@ -1,0 +1,215 @@
+#include "infer/model/config.h"
+#include "infer/format/json.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIELD(name, gguf_key, is_float, required) \
+    {#name, gguf_key, offsetof(struct model_config, name), is_float, required}
+
+const struct model_config_field model_config_fields[] = {
+    FIELD(num_hidden_layers, "block_count", false, true),
+    FIELD(hidden_size, "embedding_length", false, true),
+    FIELD(num_attention_heads, "attention.head_count", false, true),
+    FIELD(kv_lora_rank, "attention.kv_lora_rank", false, true),
+    FIELD(qk_nope_head_dim, NULL, false, true), /* attention.key_length - rope.dimension_count */
+    FIELD(qk_rope_head_dim, "rope.dimension_count", false, true),
+    FIELD(v_head_dim, NULL, false, true), /* attention.value_length */
+    FIELD(intermediate_size, "feed_forward_length", false, true),
+    FIELD(vocab_size, "vocab_size", false, true),
+    FIELD(max_position_embeddings, "context_length", false, false),
+    FIELD(rope_theta, "rope.freq_base", true, false),
+    FIELD(rms_norm_eps, "attention.layer_norm_rms_epsilon", true, false),
+    FIELD(initializer_range, NULL, true, false),
+};
+const int model_config_n_fields = sizeof model_config_fields / sizeof model_config_fields[0];
+
+struct model_config model_config_default(void)
+{
+    return (struct model_config){
+        .max_position_embeddings = 4096, .rope_theta = 100000.0f, .rms_norm_eps = 1e-6f, .initializer_range = 0.02f};
+}
+
+/* With these limits every tensor has under 2^44 elements and all of them together under 2^58, so that sizes in bytes fit
+ * 63 bits wherever they are computed. */
+#define LAYERS_MAX 4096
+#define WIDTH_MAX (1 << 20)
+#define HEADS_MAX (1 << 16)
+#define ROWS_MAX (1 << 24)
+
+static int check_range(const char *where, const char *name, int64_t value, int64_t max, struct plm_status *st)
+{
+    if (value >= 1 && value <= max)
+        return PLM_OK;
+    return status_set(st, PLM_EFORMAT, "%s: %s is %lld; expected 1 to %lld", where, name, (long long)value, (long long)max);
+}
+
+int model_config_check(const struct model_config *c, const char *where, struct plm_status *st)
+{
+    const int64_t heads = c->num_attention_heads;
+    const struct {
+        const char *name;
+        int64_t value, max;
+    } ranges[] = {
+        {"num_hidden_layers", c->num_hidden_layers, LAYERS_MAX},
+        {"hidden_size", c->hidden_size, WIDTH_MAX},
+        {"num_attention_heads", heads, HEADS_MAX},
+        {"kv_lora_rank", c->kv_lora_rank, WIDTH_MAX},
+        {"qk_nope_head_dim", c->qk_nope_head_dim, WIDTH_MAX},
+        {"qk_rope_head_dim", c->qk_rope_head_dim, WIDTH_MAX},
+        {"v_head_dim", c->v_head_dim, WIDTH_MAX},
+        {"intermediate_size", c->intermediate_size, WIDTH_MAX},
+        {"vocab_size", c->vocab_size, ROWS_MAX},
+        {"max_position_embeddings", c->max_position_embeddings, ROWS_MAX},
+        {"num_attention_heads * (qk_nope_head_dim + qk_rope_head_dim)",
+         heads * ((int64_t)c->qk_nope_head_dim + c->qk_rope_head_dim), ROWS_MAX},
+        {"num_attention_heads * (qk_nope_head_dim + v_head_dim)", heads * ((int64_t)c->qk_nope_head_dim + c->v_head_dim),
+         ROWS_MAX},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        int code = check_range(where, ranges[i].name, ranges[i].value, ranges[i].max, st);
+        if (code)
+            return code;
+    }
+    if (c->qk_rope_head_dim % 2 != 0)
+        return status_set(st, PLM_EFORMAT, "%s: qk_rope_head_dim is %d; it must be even, rotary embedding turns pairs", where,
+                          c->qk_rope_head_dim);
+    if (!(c->rope_theta > 0) || !isfinite(c->rope_theta))
+        return status_set(st, PLM_EFORMAT, "%s: rope_theta is %g; expected a positive number", where, (double)c->rope_theta);
+    if (!(c->rms_norm_eps > 0) || !isfinite(c->rms_norm_eps))
+        return status_set(st, PLM_EFORMAT, "%s: rms_norm_eps is %g; expected a positive number", where, (double)c->rms_norm_eps);
+    if (!(c->initializer_range >= 0) || !isfinite(c->initializer_range))
+        return status_set(st, PLM_EFORMAT, "%s: initializer_range is %g; expected zero or more", where,
+                          (double)c->initializer_range);
+    return PLM_OK;
+}
+
+static int read_field(struct model_config *c, const struct model_config_field *field, const struct json_value *v,
+                      const char *where, struct plm_status *st)
+{
+    void *address = (char *)c + field->offset;
+    int64_t integer;
+    double number;
+    if (field->is_float && json_number(v, &number))
+        *(float *)address = (float)number;
+    else if (!field->is_float && json_integer(v, &integer) && integer >= INT_MIN && integer <= INT_MAX)
+        *(int *)address = (int)integer;
+    else
+        return status_set(st, PLM_EFORMAT, "%s: \"%s\" must be %s", where, field->name,
+                          field->is_float ? "a number" : "an integer");
+    return PLM_OK;
+}
+
+/* `key` must be absent, null or the string `want`. */
+static int want_string(const struct json_value *root, const char *key, const char *want, const char *where, struct plm_status *st)
+{
+    const struct json_value *v = json_get(root, key);
+    const char *found = json_string(v, NULL);
+    if (json_typeof(v) == JSON_NULL || (found && strcmp(found, want) == 0))
+        return PLM_OK;
+    return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" is \"%.64s\"; only \"%s\" is supported", where, key,
+                      found ? found : "(not a string)", want);
+}
+
+/* `key` must be absent or the boolean `want`. */
+static int want_bool(const struct json_value *root, const char *key, bool want, const char *where, struct plm_status *st)
+{
+    const struct json_value *v = json_get(root, key);
+    bool found;
+    if (!v || (json_bool(v, &found) && found == want))
+        return PLM_OK;
+    return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" must be %s: other models are not supported", where, key,
+                      want ? "true" : "false");
+}
+
+static int want_null(const struct json_value *root, const char *key, const char *where, struct plm_status *st)
+{
+    if (json_typeof(json_get(root, key)) == JSON_NULL)
+        return PLM_OK;
+    return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" is set; only models without it are supported", where, key);
+}
+
+/* What makes a configuration another architecture than PLM. */
+static int check_architecture(const struct json_value *root, const char *where, struct plm_status *st)
+{
+    if (json_typeof(json_get(root, "model_type")) == JSON_NULL)
+        return status_set(st, PLM_EFORMAT, "%s: \"model_type\" is missing; expected \"plm\"", where);
+    int code = want_string(root, "model_type", "plm", where, st);
+    if (!code)
+        code = want_string(root, "hidden_act", "relu2", where, st);
+    if (!code)
+        code = want_bool(root, "tie_word_embeddings", true, where, st);
+    if (!code)
+        code = want_bool(root, "attention_bias", false, where, st);
+    if (!code)
+        code = want_bool(root, "rope_interleave", true, where, st);
+    if (!code)
+        code = want_null(root, "q_lora_rank", where, st);
+    if (!code)
+        code = want_null(root, "rope_scaling", where, st);
+    if (!code)
+        code = want_string(json_get(root, "rope_parameters"), "rope_type", "default", where, st);
+    return code;
+}
+
+static int read_config(struct model_config *c, const struct json_value *root, const char *where, struct plm_status *st)
+{
+    if (json_typeof(root) != JSON_OBJECT)
+        return status_set(st, PLM_EFORMAT, "%s: expected a JSON object", where);
+    int code = check_architecture(root, where, st);
+    *c = model_config_default();
+    for (int i = 0; i < model_config_n_fields && !code; i++) {
+        const struct model_config_field *field = &model_config_fields[i];
+        const struct json_value *v = json_get(root, field->name);
+        if (!v) /* where newer releases of transformers keep rope_theta */
+            v = json_get(json_get(root, "rope_parameters"), field->name);
+        if (v)
+            code = read_field(c, field, v, where, st);
+        else if (field->required)
+            code = status_set(st, PLM_EFORMAT, "%s: \"%s\" is missing", where, field->name);
+    }
+    const struct json_value *kv_heads = json_get(root, "num_key_value_heads");
+    int64_t n;
+    if (!code && json_typeof(kv_heads) != JSON_NULL && (!json_integer(kv_heads, &n) || n != c->num_attention_heads))
+        code = status_set(st, PLM_EUNSUPPORTED, "%s: \"num_key_value_heads\" must equal num_attention_heads (%d)", where,
+                          c->num_attention_heads);
+    return code ? code : model_config_check(c, where, st);
+}
+
+int model_config_from_json(struct model_config *c, const char *text, size_t length, const char *where, struct plm_status *st)
+{
+    struct json_doc *doc;
+    int code = json_parse(&doc, text, length, where, st);
+    if (code)
+        return code;
+    code = read_config(c, json_root(doc), where, st);
+    json_free(doc);
+    return code;
+}
+
+char *model_config_to_json(const struct model_config *c)
+{
+    struct json_buffer b = {0};
+    json_printf(&b, "{\n  \"architectures\": [\"PLMForCausalLM\"],\n  \"model_type\": \"plm\",\n");
+    for (int i = 0; i < model_config_n_fields; i++) {
+        const struct model_config_field *field = &model_config_fields[i];
+        const void *address = (const char *)c + field->offset;
+        json_printf(&b, "  \"%s\": ", field->name);
+        if (field->is_float)
+            json_put_float(&b, *(const float *)address);
+        else
+            json_printf(&b, "%d", *(const int *)address);
+        json_printf(&b, ",\n");
+    }
+    json_printf(&b, "  \"num_key_value_heads\": %d,\n  \"q_lora_rank\": null,\n  \"attention_bias\": false,\n"
+                "  \"hidden_act\": \"relu2\",\n  \"rope_interleave\": true,\n  \"tie_word_embeddings\": true,\n"
+                "  \"bos_token_id\": null\n}\n", c->num_attention_heads);
+    if (b.failed) {
+        free(b.data);
+        return NULL;
+    }
+    return b.data;
+}

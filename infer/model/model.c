@@ -1,0 +1,211 @@
+#include "infer/model/model.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define CONFIG_LIMIT ((size_t)1 << 20)     /* bytes of a config.json */
+#define TOKENIZER_LIMIT ((size_t)256 << 20) /* bytes of a tokenizer.json */
+
+int file_read_text(char **out, size_t *length, const char *path, size_t limit, struct plm_status *st)
+{
+    *out = NULL;
+    struct mapped_file m;
+    int code = mapped_open(&m, path, st);
+    if (code)
+        return code;
+    if (m.size > limit)
+        code = status_set(st, PLM_ELIMIT, "'%s' has %zu bytes, at most %zu are expected", path, m.size, limit);
+    else if (!(*out = malloc(m.size + 1)))
+        code = status_no_memory(st, m.size + 1, path);
+    if (!code) {
+        if (m.size)
+            memcpy(*out, m.data, m.size);
+        (*out)[m.size] = 0;
+        *length = m.size;
+    }
+    mapped_close(&m);
+    return code;
+}
+
+static int check_shape(const struct stored_tensor *s, const struct tensor_desc *d, struct plm_status *st)
+{
+    int64_t rows = d->n_dims == 2 ? d->rows : 1;
+    bool fits = s->n_dims == d->n_dims && s->shape[s->n_dims - 1] == d->cols && (d->n_dims == 1 || s->shape[0] == rows);
+    if (fits)
+        return PLM_OK;
+    return status_set(st, PLM_EFORMAT, "tensor '%s': shape has %d dimensions (%lld, ...), the configuration wants (%lld, %lld)", s->name,
+                      s->n_dims, (long long)s->shape[0], (long long)rows, (long long)d->cols);
+}
+
+static int lookup(const struct plm_model *m, const struct tensor_desc *d, struct stored_tensor *out, struct plm_status *st)
+{
+    if (m->gguf)
+        return gguf_tensor(m->gguf, d->gguf_name, out, st);
+    const struct stored_tensor *s = safetensors_find(&m->safetensors, d->name);
+    if (!s)
+        return status_set(st, PLM_EFORMAT, "tensor '%s' is missing", d->name);
+    *out = *s;
+    return PLM_OK;
+}
+
+/* Point every weight into the mapped file; norms in 16 bits are widened into the arena `norms` (two passes: measure, fill). */
+static int bind_weights(struct plm_model *m, struct plm_status *st)
+{
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < m->table.n_tensors; i++) {
+            const struct tensor_desc *d = &m->table.tensors[i];
+            struct stored_tensor s;
+            int code = lookup(m, d, &s, st);
+            if (!code)
+                code = check_shape(&s, d, st);
+            if (code)
+                return code;
+            struct weight *slot = weights_slot(&m->weights, d);
+            *slot = (struct weight){s.data, s.type, d->rows, d->cols};
+            if (d->n_dims == 1 && s.type != DTYPE_F32) {
+                float *wide = arena_alloc(&m->norms, (size_t)d->cols, sizeof *wide);
+                if (pass)
+                    dtype_to_f32(s.type, wide, s.data, d->cols);
+                *slot = (struct weight){wide, DTYPE_F32, 1, d->cols};
+            }
+        }
+        int code = pass ? PLM_OK : arena_commit(&m->norms, 0, "norm weights", st);
+        if (code)
+            return code;
+    }
+    int n_stored = m->gguf ? gguf_n_tensors(m->gguf) : m->safetensors.n_tensors;
+    if (n_stored != m->table.n_tensors)
+        for (int i = 0; i < n_stored; i++) {
+            const char *name = m->gguf ? gguf_tensor_name(m->gguf, i) : m->safetensors.tensors[i].name;
+            if (!tensor_table_find(&m->table, name))
+                return status_set(st, PLM_EFORMAT, "unknown tensor '%s': a PLM of this configuration has %d tensors, the file has %d",
+                                  name, m->table.n_tensors, n_stored);
+        }
+    return PLM_OK;
+}
+
+static int open_tokenizer_json(struct plm_model *m, const char *path, struct plm_status *st)
+{
+    struct stat info;
+    if (stat(path, &info) != 0 && errno == ENOENT)
+        return PLM_OK; /* optional: such a model takes and gives token ids */
+    char *text;
+    size_t length;
+    int code = file_read_text(&text, &length, path, TOKENIZER_LIMIT, st);
+    if (!code)
+        code = tokenizer_from_json(&m->tokenizer, text, length, path, st);
+    free(text);
+    return code;
+}
+
+static int open_directory(struct plm_model *m, const char *path, struct plm_status *st)
+{
+    char file[4096];
+    char *text;
+    size_t length;
+    if (snprintf(file, sizeof file, "%s/config.json", path) >= (int)sizeof file - 32)
+        return status_set(st, PLM_EINVAL, "path too long: '%s'", path);
+    int code = file_read_text(&text, &length, file, CONFIG_LIMIT, st);
+    if (!code)
+        code = model_config_from_json(&m->config, text, length, file, st);
+    free(text);
+    if (code)
+        return code;
+    snprintf(file, sizeof file, "%s/tokenizer.json", path);
+    code = open_tokenizer_json(m, file, st);
+    if (code)
+        return code;
+    snprintf(file, sizeof file, "%s/model.safetensors", path);
+    return safetensors_open(&m->safetensors, file, st);
+}
+
+static int open_gguf(struct plm_model *m, const char *path, struct plm_status *st)
+{
+    int code = gguf_open(&m->gguf, path, st);
+    if (!code)
+        code = gguf_read_config(&m->config, m->gguf, st);
+    if (!code)
+        code = gguf_read_tokenizer(&m->tokenizer, m->gguf, st);
+    return code;
+}
+
+int plm_model_open(struct plm_model **out, const char *path, struct plm_status *st)
+{
+    *out = NULL;
+    struct stat info;
+    if (stat(path, &info) != 0)
+        return status_set(st, PLM_EIO, "cannot open model '%s': %s", path, strerror(errno));
+    struct plm_model *m = calloc(1, sizeof *m);
+    if (!m)
+        return status_no_memory(st, sizeof *m, "a model");
+    int code = S_ISDIR(info.st_mode) ? open_directory(m, path, st) : open_gguf(m, path, st);
+    if (!code)
+        code = tensor_table_build(&m->table, &m->config, 1, st);
+    if (!code)
+        code = weights_create(&m->weights, &m->config, st);
+    if (!code)
+        code = bind_weights(m, st);
+    if (!code && m->tokenizer && tokenizer_vocab_size(m->tokenizer) > m->config.vocab_size)
+        code = status_set(st, PLM_EFORMAT, "the tokenizer has %d tokens, the embedding only %d rows", (int)tokenizer_vocab_size(m->tokenizer),
+                          m->config.vocab_size);
+    if (code) {
+        plm_model_close(m);
+        return status_prefix(st, "model '%s'", path);
+    }
+    *out = m;
+    return PLM_OK;
+}
+
+void plm_model_close(struct plm_model *m)
+{
+    if (!m)
+        return;
+    tokenizer_free(m->tokenizer);
+    weights_free(&m->weights);
+    tensor_table_free(&m->table);
+    safetensors_close(&m->safetensors);
+    gguf_close(m->gguf);
+    arena_free(&m->norms);
+    free(m);
+}
+
+int plm_model_vocab_size(const struct plm_model *m) { return m->config.vocab_size; }
+
+int plm_model_context_length(const struct plm_model *m) { return m->config.max_position_embeddings; }
+
+int plm_tokenize(const struct plm_model *m, const char *text, size_t text_bytes, bool parse_special, int32_t *tokens, size_t capacity,
+                 size_t *n_tokens, struct plm_status *st)
+{
+    *n_tokens = 0;
+    if (!m->tokenizer)
+        return status_set(st, PLM_EUNSUPPORTED, "the model came without a tokenizer; give it token ids");
+    struct encoder *e;
+    struct token_list ids = {0};
+    int code = encoder_create(&e, m->tokenizer, st);
+    if (code)
+        return code;
+    code = encoder_encode(e, text, text_bytes, parse_special, &ids, st);
+    encoder_free(e);
+    if (!code) {
+        *n_tokens = ids.length;
+        if (ids.length > capacity)
+            code = status_set(st, PLM_ELIMIT, "the text has %zu tokens, there is room for %zu", ids.length, capacity);
+        else if (ids.length)
+            memcpy(tokens, ids.data, ids.length * sizeof *tokens);
+    }
+    free(ids.data);
+    return code;
+}
+
+size_t plm_token_bytes(const struct plm_model *m, int32_t token, bool special, const char **bytes)
+{
+    size_t length = 0;
+    bool is_special = false;
+    *bytes = m->tokenizer ? tokenizer_token(m->tokenizer, token, &length, &is_special) : NULL;
+    return *bytes && (special || !is_special) ? length : 0;
+}
+
+int32_t plm_token_eos(const struct plm_model *m) { return m->tokenizer ? tokenizer_eos(m->tokenizer) : -1; }

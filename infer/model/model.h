@@ -1,0 +1,30 @@
+/* struct plm_model: what plm_model_open gives; hyper-parameters, weights and tokenizer of one model. */
+#ifndef INFER_MODEL_MODEL_H
+#define INFER_MODEL_MODEL_H
+
+#include "infer/base/arena.h"
+#include "infer/format/gguf.h"
+#include "infer/format/safetensors.h"
+#include "infer/model/weights.h"
+#include "infer/text/tokenizer.h"
+
+struct plm_model {
+    struct model_config config;
+    struct tensor_table table;
+    struct model_weights weights;
+    struct tokenizer *tokenizer;    /* NULL when the model came without one */
+    struct safetensors safetensors; /* the mapped file behind the weights: this one, */
+    struct gguf *gguf;              /* or this one */
+    struct arena norms;             /* norms of 16-bit files, widened: they are computed in float32 */
+};
+
+/* The tokenizer of a GGUF file (tokenizer.ggml.*). NULL in *out when the file has none. */
+int gguf_read_tokenizer(struct tokenizer **out, const struct gguf *g, struct plm_status *st);
+
+/* Hyper-parameters of a GGUF file of architecture plm (plm.md 2.1). */
+int gguf_read_config(struct model_config *c, const struct gguf *g, struct plm_status *st);
+
+/* Whole text of a small file (config.json, tokenizer.json), malloc'ed, NUL-terminated; at most `limit` bytes. */
+int file_read_text(char **out, size_t *length, const char *path, size_t limit, struct plm_status *st);
+
+#endif
