@@ -37,8 +37,11 @@ enum dtype dtype_by_name(const char *name);
 enum dtype dtype_by_safetensors_name(const char *name, size_t length);
 enum dtype dtype_by_gguf_type(uint32_t gguf_type);
 
-/* Bytes of a row of n elements; 0 when n is not a multiple of the block. */
+/* Bytes of a row of n elements; 0 when n is negative, not a multiple of the block, or too large to count. */
 size_t dtype_row_bytes(enum dtype type, int64_t n);
+
+/* Alignment in bytes that a row needs in memory. */
+size_t dtype_alignment(enum dtype type);
 
 /* Scalar conversions, round to nearest even; NaN stays NaN, overflow becomes infinity. */
 float f16_to_f32(uint16_t h);
@@ -46,8 +49,9 @@ uint16_t f32_to_f16(float f);
 float bf16_to_f32(uint16_t b);
 uint16_t f32_to_bf16(float f);
 
-/* One row of n elements (n a multiple of the block), portable reference. Quantising q8_0 as ggml does: d = max|x| / 127
- * rounded to f16 only in storage, q = round(x / d). */
+/* One row of n elements (n a multiple of the block), portable reference. `row` is aligned to dtype_alignment. Quantising
+ * q8_0 as ggml does: d = max|x| / 127, rounded to f16 only in storage, q = round(x * (1 / d)), halves away from zero. A
+ * block with an infinite or NaN element becomes all NaN. */
 void dtype_to_f32(enum dtype type, float *out, const void *row, int64_t n);
 void dtype_from_f32(enum dtype type, void *row, const float *in, int64_t n);
 

@@ -11,6 +11,8 @@ enum gguf_value_type {
 
 struct gguf;
 
+/* Reader. Nothing is copied but tensor names and an index of string arrays; memory is proportional to the metadata. */
+
 /* Map and validate everything: counts, string lengths, types, alignment, dims, offsets, overlaps, against the file size.
  * A tensor of a type this build cannot compute with is an error only when gguf_tensor is asked for it (the message names
  * it), so that metadata of any file can be read. */
@@ -18,32 +20,46 @@ int gguf_open(struct gguf **out, const char *path, struct plm_status *st);
 void gguf_close(struct gguf *g);
 
 bool gguf_has(const struct gguf *g, const char *key);
-/* Scalars convert between widths when the value fits; the message names the key, what was found, what was expected. */
+/* Scalars convert between widths when the value fits (a bool reads as 0 or 1 in gguf_get_u64, an integer as a number in
+ * gguf_get_f64). PLM_EFORMAT otherwise; the message names the key, what was found, what was expected. A string is in the
+ * mapping and not NUL-terminated. */
 int gguf_get_u64(const struct gguf *g, const char *key, uint64_t *out, struct plm_status *st);
 int gguf_get_f64(const struct gguf *g, const char *key, double *out, struct plm_status *st);
 int gguf_get_string(const struct gguf *g, const char *key, const char **out, size_t *length, struct plm_status *st);
-/* Arrays of strings, or of 32-bit integers. Element i; strings are in the mapping and not NUL-terminated. */
+/* Arrays: *n receives the number of elements, which must have type `want` (u32 passes for i32 when every value fits). */
 int gguf_get_array(const struct gguf *g, const char *key, enum gguf_value_type want, uint64_t *n, struct plm_status *st);
+/* Element i of an array of strings (in the mapping, not NUL-terminated; NULL and 0 when there is no such element), and of
+ * 32-bit integers (0 when there is none). */
 void gguf_array_string(const struct gguf *g, const char *key, uint64_t i, const char **out, size_t *length);
 int32_t gguf_array_i32(const struct gguf *g, const char *key, uint64_t i);
 
 int gguf_n_tensors(const struct gguf *g);
+
+/* The i-th tensor's name in file order, NULL beyond the last; owned by g. */
 const char *gguf_tensor_name(const struct gguf *g, int i);
-/* Fill *out for tensor `name`; PLM_EFORMAT when missing, PLM_EUNSUPPORTED for a type this build lacks. */
+/* Fill *out for tensor `name`, valid until gguf_close; PLM_EFORMAT when missing, PLM_EUNSUPPORTED for a type this build
+ * lacks, or data not aligned to it. */
 int gguf_tensor(const struct gguf *g, const char *name, struct stored_tensor *out, struct plm_status *st);
 
+/* Writer, version 3, alignment 32. As with safetensors: the file is written in place, declared tensors' data must come in
+ * order, and after an error every further call returns the same one. */
 struct gguf_writer;
 int gguf_create(struct gguf_writer **out, const char *path, struct plm_status *st);
-/* Metadata, in call order; all must precede the first gguf_write. Errors are sticky and reported by gguf_finish too. */
+
+/* Metadata, in call order; all must precede the first gguf_write. Values are copied. */
 int gguf_set_u32(struct gguf_writer *w, const char *key, uint32_t v, struct plm_status *st);
 int gguf_set_f32(struct gguf_writer *w, const char *key, float v, struct plm_status *st);
 int gguf_set_bool(struct gguf_writer *w, const char *key, bool v, struct plm_status *st);
 int gguf_set_string(struct gguf_writer *w, const char *key, const char *v, size_t length, struct plm_status *st);
-int gguf_set_strings(struct gguf_writer *w, const char *key, const char *const *v, const size_t *lengths, uint64_t n, struct plm_status *st);
+int gguf_set_strings(struct gguf_writer *w, const char *key, const char *const *v, const size_t *lengths, uint64_t n,
+                     struct plm_status *st);
 int gguf_set_i32s(struct gguf_writer *w, const char *key, const int32_t *v, uint64_t n, struct plm_status *st);
-int gguf_declare(struct gguf_writer *w, const char *name, enum dtype type, int n_dims, const int64_t *shape /* outermost first */, struct plm_status *st);
+
+/* Names have 1 to 63 bytes (ggml's limit); rows are whole blocks of the type. */
+int gguf_declare(struct gguf_writer *w, const char *name, enum dtype type, int n_dims,
+                 const int64_t *shape /* outermost first */, struct plm_status *st);
 int gguf_write(struct gguf_writer *w, const void *data, size_t bytes, struct plm_status *st); /* as safetensors_write */
-int gguf_finish(struct gguf_writer *w, struct plm_status *st);
-void gguf_discard(struct gguf_writer *w);
+int gguf_finish(struct gguf_writer *w, struct plm_status *st);                                /* as safetensors_finish */
+void gguf_discard(struct gguf_writer *w);                                                     /* as safetensors_discard */
 
 #endif

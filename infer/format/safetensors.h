@@ -25,13 +25,19 @@ struct safetensors {
 };
 
 /* Map and validate: header size and every extent against the file, no gaps, no overlaps, shape times size = extent,
- * known dtypes, unique names. (F64 and integer tensors of foreign files are errors that name tensor and type.) */
+ * known dtypes, unique names. PLM_EFORMAT for a file that breaks the format; PLM_EUNSUPPORTED, naming tensor and type, for
+ * F64, integers, more than TENSOR_MAX_DIMS dimensions, and data not aligned to its elements, which the format allows
+ * but mapped use does not. On an error nothing is left to close. */
 int safetensors_open(struct safetensors *s, const char *path, struct plm_status *st);
 void safetensors_close(struct safetensors *s);
+
+/* By name, binary search; NULL when the file has no such tensor. */
 const struct stored_tensor *safetensors_find(const struct safetensors *s, const char *name);
 
 /* Writer: declare all tensors, then write each one's bytes in order. Data go to `path` directly (callers that need
- * atomic replacement write into a temporary directory or name). */
+ * atomic replacement write into a temporary directory or name). The data section begins at a multiple of 64 bytes; tensors
+ * follow each other without gaps, so those with wider elements must be declared first wherever narrower ones would
+ * misalign them. After an error every further call, safetensors_finish too, returns the same error. */
 struct safetensors_writer;
 int safetensors_create(struct safetensors_writer **out, const char *path, struct plm_status *st);
 int safetensors_declare(struct safetensors_writer *w, const char *name, enum dtype type, int n_dims, const int64_t *shape,
@@ -39,7 +45,8 @@ int safetensors_declare(struct safetensors_writer *w, const char *name, enum dty
 int safetensors_set_metadata(struct safetensors_writer *w, const char *key, const char *value, struct plm_status *st);
 /* The next declared tensor's data, any number of calls until its bytes are complete; the header is written on the first. */
 int safetensors_write(struct safetensors_writer *w, const void *data, size_t bytes, struct plm_status *st);
-/* Checks that everything declared was written, flushes and fsyncs. Frees the writer in every case; NULL is allowed. */
+/* Checks that everything declared was written, flushes and fsyncs. Frees the writer in every case, and unlinks the file
+ * unless it is complete; NULL is allowed. */
 int safetensors_finish(struct safetensors_writer *w, struct plm_status *st);
 void safetensors_discard(struct safetensors_writer *w); /* close and unlink an unfinished file */
 

@@ -93,9 +93,9 @@ static int read_field(struct model_config *c, const struct model_config_field *f
     void *address = (char *)c + field->offset;
     int64_t integer;
     double number;
-    if (field->is_float && json_number(v, &number))
+    if (field->is_float && json_as_number(v, &number))
         *(float *)address = (float)number;
-    else if (!field->is_float && json_integer(v, &integer) && integer >= INT_MIN && integer <= INT_MAX)
+    else if (!field->is_float && json_as_integer(v, &integer) && integer >= INT_MIN && integer <= INT_MAX)
         *(int *)address = (int)integer;
     else
         return status_set(st, PLM_EFORMAT, "%s: \"%s\" must be %s", where, field->name,
@@ -107,7 +107,7 @@ static int read_field(struct model_config *c, const struct model_config_field *f
 static int want_string(const struct json_value *root, const char *key, const char *want, const char *where, struct plm_status *st)
 {
     const struct json_value *v = json_get(root, key);
-    const char *found = json_string(v, NULL);
+    const char *found = json_as_string(v, NULL);
     if (json_typeof(v) == JSON_NULL || (found && strcmp(found, want) == 0))
         return PLM_OK;
     return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" is \"%.64s\"; only \"%s\" is supported", where, key,
@@ -119,7 +119,7 @@ static int want_bool(const struct json_value *root, const char *key, bool want, 
 {
     const struct json_value *v = json_get(root, key);
     bool found;
-    if (!v || (json_bool(v, &found) && found == want))
+    if (!v || (json_as_bool(v, &found) && found == want))
         return PLM_OK;
     return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" must be %s: other models are not supported", where, key,
                       want ? "true" : "false");
@@ -173,7 +173,7 @@ static int read_config(struct model_config *c, const struct json_value *root, co
     }
     const struct json_value *kv_heads = json_get(root, "num_key_value_heads");
     int64_t n;
-    if (!code && json_typeof(kv_heads) != JSON_NULL && (!json_integer(kv_heads, &n) || n != c->num_attention_heads))
+    if (!code && json_typeof(kv_heads) != JSON_NULL && (!json_as_integer(kv_heads, &n) || n != c->num_attention_heads))
         code = status_set(st, PLM_EUNSUPPORTED, "%s: \"num_key_value_heads\" must equal num_attention_heads (%d)", where,
                           c->num_attention_heads);
     return code ? code : model_config_check(c, where, st);

@@ -43,7 +43,7 @@ size_t read_integers(const char *path, const char *key, int row, int32_t *out, s
             v = json_next(v);
     for (v = v ? json_first(v) : NULL; v && n < capacity; v = json_next(v)) {
         int64_t value = 0;
-        if (json_integer(v, &value))
+        if (json_as_integer(v, &value))
             out[n++] = (int32_t)value;
     }
     json_free(doc);

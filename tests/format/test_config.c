@@ -1,0 +1,142 @@
+#include "tests/format/files.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "infer/model/config.h"
+
+static struct model_config sample(void)
+{
+    struct model_config c = model_config_default();
+    c.num_hidden_layers = 3;
+    c.hidden_size = 96;
+    c.num_attention_heads = 4;
+    c.kv_lora_rank = 40;
+    c.qk_nope_head_dim = 24;
+    c.qk_rope_head_dim = 8;
+    c.v_head_dim = 20;
+    c.intermediate_size = 200;
+    c.vocab_size = 1000;
+    c.rope_theta = 12345.678f;
+    c.rms_norm_eps = 3e-5f;
+    return c;
+}
+
+static void test_round_trip(void **state)
+{
+    (void)state;
+    struct model_config c = sample(), back;
+    struct plm_status st = {0};
+    char *text = model_config_to_json(&c);
+    assert_non_null(text);
+    assert_non_null(strstr(text, "\"model_type\": \"plm\""));
+    assert_non_null(strstr(text, "\"num_key_value_heads\": 4"));
+    if (model_config_from_json(&back, text, strlen(text), "c.json", &st))
+        fail_msg("%s", st.message);
+    assert_memory_equal(&c, &back, sizeof c);
+    free(text);
+    for (int i = 0; i < model_config_n_fields; i++)
+        assert_true(model_config_fields[i].offset < sizeof c);
+}
+
+#define REQUIRED "\"num_hidden_layers\":2,\"hidden_size\":64,\"num_attention_heads\":4,\"kv_lora_rank\":32," \
+                 "\"qk_nope_head_dim\":16,\"qk_rope_head_dim\":8,\"v_head_dim\":16,\"intermediate_size\":128"
+#define PLM "\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":100"
+
+static void test_defaults(void **state)
+{
+    (void)state;
+    static const char text[] = "{" PLM ",\"torch_dtype\":\"bfloat16\",\"q_lora_rank\":null,\"rope_scaling\":null,"
+                               "\"num_key_value_heads\":4,\"rope_theta\":10000}";
+    struct model_config c;
+    assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
+    assert_true(c.vocab_size == 100 && c.max_position_embeddings == 4096 && c.rope_theta == 10000.0f && c.rms_norm_eps == 1e-6f);
+    assert_int_equal(model_qk_head_dim(&c), 24);
+    assert_int_equal(model_latent_dim(&c), 40);
+    static const char newer[] = "{" PLM ",\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":500.0}}";
+    assert_int_equal(model_config_from_json(&c, newer, strlen(newer), "c.json", NULL), PLM_OK);
+    assert_true(c.rope_theta == 500.0f);
+}
+
+static void test_bad(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int code;
+        const char *message;
+    } bad[] = {
+        {"{", PLM_EFORMAT, "c.json: line 1, column 2"},
+        {"[]", PLM_EFORMAT, "expected a JSON object"},
+        {"{" REQUIRED "}", PLM_EFORMAT, "\"model_type\" is missing"},
+        {"{\"model_type\":\"llama\"}", PLM_EUNSUPPORTED, "\"model_type\" is \"llama\"; only \"plm\""},
+        {"{\"model_type\":\"plm\"}", PLM_EFORMAT, "\"num_hidden_layers\" is missing"},
+        {"{\"model_type\":\"plm\"," REQUIRED "}", PLM_EFORMAT, "\"vocab_size\" is missing"},
+        {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":\"100\"}", PLM_EFORMAT, "\"vocab_size\" must be an integer"},
+        {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":10.5}", PLM_EFORMAT, "\"vocab_size\" must be an integer"},
+        {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":3000000000}", PLM_EFORMAT, "\"vocab_size\" must be an integer"},
+        {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":0}", PLM_EFORMAT, "vocab_size is 0; expected 1 to"},
+        {"{" PLM ",\"rope_theta\":null}", PLM_EFORMAT, "\"rope_theta\" must be a number"},
+        {"{" PLM ",\"rope_theta\":-1}", PLM_EFORMAT, "rope_theta is -1"},
+        {"{" PLM ",\"rms_norm_eps\":0}", PLM_EFORMAT, "rms_norm_eps is 0"},
+        {"{" PLM ",\"initializer_range\":-1}", PLM_EFORMAT, "initializer_range is -1"},
+        {"{" PLM ",\"rope_theta\":1e300}", PLM_EFORMAT, "rope_theta is inf"},
+        {"{" PLM ",\"tie_word_embeddings\":false}", PLM_EUNSUPPORTED, "\"tie_word_embeddings\" must be true"},
+        {"{" PLM ",\"attention_bias\":true}", PLM_EUNSUPPORTED, "\"attention_bias\" must be false"},
+        {"{" PLM ",\"rope_interleave\":false}", PLM_EUNSUPPORTED, "\"rope_interleave\" must be true"},
+        {"{" PLM ",\"q_lora_rank\":1536}", PLM_EUNSUPPORTED, "\"q_lora_rank\" is set"},
+        {"{" PLM ",\"rope_scaling\":{\"type\":\"yarn\"}}", PLM_EUNSUPPORTED, "\"rope_scaling\" is set"},
+        {"{" PLM ",\"rope_parameters\":{\"rope_type\":\"yarn\"}}", PLM_EUNSUPPORTED, "\"rope_type\" is \"yarn\""},
+        {"{" PLM ",\"hidden_act\":\"silu\"}", PLM_EUNSUPPORTED, "\"hidden_act\" is \"silu\"; only \"relu2\""},
+        {"{" PLM ",\"num_key_value_heads\":2}", PLM_EUNSUPPORTED, "\"num_key_value_heads\" must equal num_attention_heads (4)"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct model_config c;
+        struct plm_status st = {0};
+        if (model_config_from_json(&c, bad[i].text, strlen(bad[i].text), "c.json", &st) == PLM_OK)
+            fail_msg("accepted: %s", bad[i].text);
+        assert_message(&st, bad[i].code, "c.json: ", bad[i].message, NULL);
+    }
+}
+
+static void test_check(void **state)
+{
+    (void)state;
+    struct model_config c = sample();
+    assert_int_equal(model_config_check(&c, "here", NULL), PLM_OK);
+    for (int i = 0; i < model_config_n_fields; i++) {
+        const struct model_config_field *field = &model_config_fields[i];
+        static const int bad[] = {0, -1, 0x7fffffff};
+        for (int j = 0; j < 3 && !field->is_float; j++) {
+            struct plm_status st = {0};
+            c = sample();
+            *(int *)((char *)&c + field->offset) = bad[j];
+            assert_int_equal(model_config_check(&c, "here", &st), PLM_EFORMAT);
+            char want[64];
+            snprintf(want, sizeof want, "here: %s is %d; expected 1 to ", field->name, bad[j]);
+            assert_message(&st, PLM_EFORMAT, want, NULL);
+        }
+    }
+    struct plm_status st = {0};
+    c = sample();
+    c.qk_rope_head_dim = 7;
+    model_config_check(&c, "here", &st);
+    assert_message(&st, PLM_EFORMAT, "here: qk_rope_head_dim is 7; it must be even", NULL);
+    c = sample();
+    c.num_attention_heads = 65536;
+    c.v_head_dim = 1000;
+    model_config_check(&c, "here", &st);
+    assert_message(&st, PLM_EFORMAT, "here: num_attention_heads * (qk_nope_head_dim + v_head_dim) is ", NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_check),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
