@@ -1,0 +1,82 @@
+#include "train/files.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int file_write_synced(const char *path, const char *text, size_t bytes, struct plm_status *st)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return status_set(st, PLM_EIO, "cannot create '%s': %s", path, strerror(errno));
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t n = write(fd, text + done, bytes - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        done += (size_t)n;
+    }
+    bool ok = done == bytes && fsync(fd) == 0;
+    int error = errno;
+    if (close(fd) != 0 && ok) {
+        ok = false;
+        error = errno;
+    }
+    return ok ? PLM_OK : status_set(st, PLM_EIO, "cannot write '%s': %s", path, strerror(error));
+}
+
+int directory_sync(const char *path, struct plm_status *st)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return status_set(st, PLM_EIO, "cannot open directory '%s': %s", path, strerror(errno));
+    int failed = fsync(fd);
+    int error = errno;
+    close(fd);
+    if (failed && error != EINVAL && error != ENOTSUP) /* file systems that cannot sync a directory */
+        return status_set(st, PLM_EIO, "cannot sync directory '%s': %s", path, strerror(error));
+    return PLM_OK;
+}
+
+int directory_remove(const char *path, struct plm_status *st)
+{
+    DIR *d = opendir(path);
+    if (!d)
+        return errno == ENOENT ? PLM_OK : status_set(st, PLM_EIO, "cannot open directory '%s': %s", path, strerror(errno));
+    int code = PLM_OK;
+    for (struct dirent *e; !code && (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && unlinkat(dirfd(d), e->d_name, 0) != 0)
+            code = status_set(st, PLM_EIO, "cannot remove '%s/%s': %s", path, e->d_name, strerror(errno));
+    closedir(d);
+    if (!code && rmdir(path) != 0)
+        code = status_set(st, PLM_EIO, "cannot remove directory '%s': %s", path, strerror(errno));
+    return code;
+}
+
+int directory_create(const char *path, struct plm_status *st)
+{
+    char part[PATH_MAX];
+    if (!*path || strlen(path) >= sizeof part)
+        return status_set(st, PLM_EINVAL, "'%.100s' is not a usable directory name", path);
+    strcpy(part, path);
+    for (char *p = part + 1;; p++) {
+        if (*p != '/' && *p != 0)
+            continue;
+        bool last = *p == 0;
+        *p = 0;
+        struct stat info;
+        if (mkdir(part, 0777) != 0 && !(errno == EEXIST && stat(part, &info) == 0 && S_ISDIR(info.st_mode)))
+            return status_set(st, PLM_EIO, "cannot create directory '%s': %s", part, strerror(errno));
+        if (last)
+            return PLM_OK;
+        *p = '/';
+    }
+}

@@ -1,0 +1,21 @@
+/* Writing files so that they survive a crash. */
+#ifndef TRAIN_FILES_H
+#define TRAIN_FILES_H
+
+#include <stddef.h>
+
+#include "infer/base/status.h"
+
+/* Create or replace a file and fsync it. */
+int file_write_synced(const char *path, const char *text, size_t bytes, struct plm_status *st);
+
+/* fsync a directory: what was created or renamed in it is there after a crash. */
+int directory_sync(const char *path, struct plm_status *st);
+
+/* Remove a directory and the plain files in it; it has no directories of its own. A missing one is fine. */
+int directory_remove(const char *path, struct plm_status *st);
+
+/* Create a directory and the missing ones above it. */
+int directory_create(const char *path, struct plm_status *st);
+
+#endif
