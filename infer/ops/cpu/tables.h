@@ -1,0 +1,12 @@
+/* The tables of the instruction sets this build contains. Except for the portable one they may leave entries NULL; ops_select
+ * fills those in. */
+#ifndef INFER_OPS_CPU_TABLES_H
+#define INFER_OPS_CPU_TABLES_H
+
+#include "infer/ops/ops.h"
+
+extern const struct ops ops_table_portable;
+extern const struct ops ops_table_avx2;   /* x86-64 builds only; needs AVX2, FMA and F16C */
+extern const struct ops ops_table_avx512; /* x86-64 builds only; needs AVX-512 F, BW, VL and DQ, and the above */
+
+#endif
