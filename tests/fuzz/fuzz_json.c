@@ -34,7 +34,7 @@ static void write_value(struct json_buffer *b, const struct json_value *v)
         } else if (json_as_integer(v, &integer)) {
             json_printf(b, "%lld", (long long)integer);
         } else if (json_as_number(v, &number)) {
-            json_printf(b, "%.17g", number);
+            json_printf(b, "%.17g", number + 0.0); /* "-0" is read as the integer 0: the sign is not kept */
         } else {
             static const char *const words[] = {"null", "false", "true"};
             json_put(b, words[type], strlen(words[type]));
