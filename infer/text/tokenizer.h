@@ -27,6 +27,8 @@ void tokenizer_free(struct tokenizer *t);
 /* tokenizer.json in the Hugging Face layout (NFC normaliser, Qwen2 Split + ByteLevel, BPE model with merges as "a b" or
  * ["a","b"], added_tokens). A pipeline this splitter does not implement is PLM_EUNSUPPORTED and says which part. */
 int tokenizer_from_json(struct tokenizer **out, const char *text, size_t length, const char *where, struct plm_status *st);
+/* The same from a file, or from the tokenizer.json of a directory. */
+int tokenizer_open(struct tokenizer **out, const char *path, struct plm_status *st);
 /* Loadable by Hugging Face tokenizers. malloc'ed; the caller frees. NULL when out of memory. */
 char *tokenizer_to_json(const struct tokenizer *t, size_t *length);
 

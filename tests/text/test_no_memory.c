@@ -1,0 +1,165 @@
+/* Fail the n-th allocation, for n = 1, 2, ... until nothing fails: each time PLM_ENOMEM with a message, nothing leaked (the
+ * sanitizer build looks), and what was there before still works. Linked with --wrap=malloc and friends. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "data/tokenizer_train.h"
+#include "infer/base/log.h"
+#include "tests/text/random_vocab.h"
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__real_aligned_alloc(size_t alignment, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+void *__wrap_aligned_alloc(size_t alignment, size_t n);
+
+static atomic_llong until_failure; /* allocations up to the one that fails; 0 or less: none does */
+
+static bool fails(void)
+{
+    return atomic_fetch_sub(&until_failure, 1) == 1;
+}
+
+void *__wrap_malloc(size_t n)
+{
+    return fails() ? NULL : __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return fails() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+    return fails() ? NULL : __real_realloc(p, n);
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t n)
+{
+    return fails() ? NULL : __real_aligned_alloc(alignment, n);
+}
+
+/* Run fn with the n-th allocation failing, for every n it gets to. fn returns a status code: PLM_ENOMEM at least `least`
+ * times, otherwise PLM_OK (a failure to shrink memory does no harm). */
+static void fail_each(int (*fn)(void *, struct plm_status *), void *ctx, int least)
+{
+    int errors = 0;
+    for (int n = 1;; n++) {
+        struct plm_status st = {0};
+        atomic_store(&until_failure, n);
+        int code = fn(ctx, &st);
+        bool failed = atomic_exchange(&until_failure, 0) <= 0;
+        assert_int_equal(st.code, code);
+        if (code) {
+            assert_true(failed);
+            assert_int_equal(code, PLM_ENOMEM);
+            assert_true(st.message[0]);
+            errors++;
+        }
+        if (!failed) {
+            assert_true(errors >= least);
+            return;
+        }
+    }
+}
+
+struct json {
+    char *text;
+    size_t length;
+};
+
+static int read_json(void *ctx, struct plm_status *st)
+{
+    const struct json *j = ctx;
+    struct tokenizer *t;
+    int code = tokenizer_from_json(&t, j->text, j->length, "tokenizer.json", st);
+    assert_true(!t == !!code);
+    tokenizer_free(t);
+    return code;
+}
+
+static int write_json(void *ctx, struct plm_status *st)
+{
+    size_t n;
+    char *text = tokenizer_to_json(ctx, &n);
+    free(text);
+    return text ? PLM_OK : status_no_memory(st, 1, "tokenizer.json");
+}
+
+static int encode(void *ctx, struct plm_status *st)
+{
+    static const char text[] = "ab e\u0301 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab<|im_end|>b";
+    struct encoder *e = NULL;
+    struct token_list ids = {0};
+    char *back = NULL;
+    size_t n;
+    int code = encoder_create(&e, ctx, st);
+    if (!code)
+        code = encoder_encode(e, text, sizeof text - 1, true, &ids, st);
+    if (!code)
+        code = tokenizer_decode(ctx, ids.data, ids.length, true, &back, &n, st);
+    free(back);
+    free(ids.data);
+    encoder_free(e);
+    return code;
+}
+
+static int train(void *ctx, struct plm_status *st)
+{
+    static const char text[] = "the cat sat on the mat, the cat e\u0301 that sat\n";
+    struct tokenizer_train_options o = {.vocab_size = 280, .word_memory = 500, .pool = ctx};
+    struct tokenizer_trainer *trainer = NULL;
+    struct tokenizer *t = NULL;
+    int code = tokenizer_trainer_create(&trainer, &o, st);
+    for (int i = 0; i < 3 && !code; i++)
+        code = tokenizer_trainer_feed(trainer, text, sizeof text - 1, st);
+    if (!code)
+        code = tokenizer_trainer_finish(trainer, &t, st);
+    tokenizer_trainer_free(trainer);
+    tokenizer_free(t);
+    return code;
+}
+
+static void test_tokenizer(void **state)
+{
+    (void)state;
+    struct random_source r = {.seed = 1};
+    struct tokenizer *t = random_vocab(&r, "ab", 20);
+    struct json json;
+    json.text = tokenizer_to_json(t, &json.length);
+    fail_each(read_json, &json, 10);
+    fail_each(write_json, t, 1);
+    fail_each(encode, t, 8);
+    free(json.text);
+    tokenizer_free(t);
+}
+
+static void test_training(void **state)
+{
+    (void)state;
+    struct thread_pool *pool;
+    assert_int_equal(pool_create(&pool, 2, NULL), PLM_OK);
+    log_set_level(LOG_ERROR);
+    fail_each(train, NULL, 20);
+    fail_each(train, pool, 20);
+    log_set_level(LOG_INFO);
+    pool_destroy(pool);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_tokenizer), cmocka_unit_test(test_training)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
