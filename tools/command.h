@@ -22,6 +22,5 @@ int command_export(int argc, char **argv);
 int command_generate(int argc, char **argv);
 int command_logits(int argc, char **argv);
 int command_verify(int argc, char **argv);
-int command_plan(int argc, char **argv);
 
 #endif
