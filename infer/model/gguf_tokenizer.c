@@ -4,127 +4,75 @@
 
 #include "infer/model/model.h"
 #include "infer/text/tokenizer_internal.h"
+#include "infer/text/vocabulary.h"
 
 enum { TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_UNUSED = 5 }; /* llama.cpp's numbering */
 
-struct vocabulary {
-    uint64_t n;
-    const char **token;  /* (n) raw bytes, NULL where the id has no ordinary token */
-    size_t *length;      /* (n) */
-    char *bytes;         /* what token points into */
-    struct special_token *specials; /* (n_specials) texts owned, in `bytes` */
-    int n_specials;
-    int32_t *slots;      /* ordinary tokens by their bytes, -1: free */
-    size_t mask;
-    int32_t (*merges)[2];
-    uint64_t n_merges;
+/* Special tokens of a file: texts with NULs, in one buffer. */
+struct specials {
+    struct special_token *list;
+    int n;
+    char *text;
 };
 
-static void vocabulary_free(struct vocabulary *v)
-{
-    free(v->token);
-    free(v->length);
-    free(v->bytes);
-    free(v->specials);
-    free(v->slots);
-    free(v->merges);
-}
-
-static int32_t *find_slot(const struct vocabulary *v, const char *bytes, size_t n)
-{
-    for (size_t i = hash_bytes(bytes, n) & v->mask;; i = (i + 1) & v->mask) {
-        int32_t id = v->slots[i];
-        if (id < 0 || (v->length[id] == n && !memcmp(v->token[id], bytes, n)))
-            return &v->slots[i];
-    }
-}
-
-static int read_tokens(struct vocabulary *v, const struct gguf *g, struct plm_status *st)
+static int read_sizes(const struct gguf *g, uint64_t *n_tokens, uint64_t *n_merges, size_t *bytes, struct plm_status *st)
 {
     uint64_t n_types;
-    int code = gguf_get_array(g, "tokenizer.ggml.tokens", GGUF_STRING, &v->n, st);
+    int code = gguf_get_array(g, "tokenizer.ggml.tokens", GGUF_STRING, n_tokens, st);
     if (!code)
         code = gguf_get_array(g, "tokenizer.ggml.token_type", GGUF_I32, &n_types, st);
+    if (!code)
+        code = gguf_get_array(g, "tokenizer.ggml.merges", GGUF_STRING, n_merges, st);
     if (code)
         return code;
-    if (v->n != n_types || v->n > TOKENIZER_MAX_VOCAB)
-        return status_set(st, PLM_EFORMAT, "tokenizer.ggml.tokens has %llu entries, token_type %llu; expected the same number, at most %d",
-                          (unsigned long long)v->n, (unsigned long long)n_types, TOKENIZER_MAX_VOCAB);
-    size_t total = 0, used = 0, slots = 16;
-    const char *text;
-    size_t length;
-    for (uint64_t i = 0; i < v->n; i++) {
+    if (*n_tokens != n_types || *n_tokens > TOKENIZER_MAX_VOCAB || *n_merges > TOKENIZER_MAX_VOCAB)
+        return status_set(st, PLM_EFORMAT, "tokenizer.ggml: %llu tokens, %llu token_type, %llu merges; expected as many types as tokens, at most %d",
+                          (unsigned long long)*n_tokens, (unsigned long long)n_types, (unsigned long long)*n_merges, TOKENIZER_MAX_VOCAB);
+    *bytes = 0;
+    for (uint64_t i = 0; i < *n_tokens; i++) {
+        const char *text;
+        size_t length;
         gguf_array_string(g, "tokenizer.ggml.tokens", i, &text, &length);
-        total += length + 1;
-    }
-    while (slots < 2 * v->n)
-        slots *= 2;
-    v->mask = slots - 1;
-    v->token = calloc(v->n + 1, sizeof *v->token);
-    v->length = calloc(v->n + 1, sizeof *v->length);
-    v->specials = calloc(v->n + 1, sizeof *v->specials);
-    v->bytes = malloc(total + 1);
-    v->slots = malloc(slots * sizeof *v->slots);
-    if (!v->token || !v->length || !v->specials || !v->bytes || !v->slots)
-        return status_no_memory(st, total + 40 * v->n, "a vocabulary");
-    memset(v->slots, 0xff, slots * sizeof *v->slots);
-    for (uint64_t i = 0; i < v->n; i++) {
-        const int32_t type = gguf_array_i32(g, "tokenizer.ggml.token_type", i);
-        char *at = v->bytes + used;
-        gguf_array_string(g, "tokenizer.ggml.tokens", i, &text, &length);
-        if (type == TYPE_UNUSED)
-            continue; /* a row of the embedding without a token */
-        if (type == TYPE_CONTROL || type == TYPE_USER_DEFINED) {
-            memcpy(at, text, length);
-            at[length] = 0;
-            if (length == 0 || strlen(at) != length)
-                return status_set(st, PLM_EFORMAT, "tokenizer.ggml.tokens[%llu]: a special token is not a text", (unsigned long long)i);
-            v->specials[v->n_specials++] = (struct special_token){at, (int32_t)i};
-            used += length + 1;
-            continue;
-        }
-        const ptrdiff_t n = tokenizer_unprintable(text, length, at, total - used);
-        if (n <= 0)
-            return status_set(st, PLM_EFORMAT, "tokenizer.ggml.tokens[%llu]: '%.*s' is not in the byte-level alphabet", (unsigned long long)i,
-                              (int)(length < 80 ? length : 80), text);
-        v->token[i] = at;
-        v->length[i] = (size_t)n;
-        used += (size_t)n;
-        *find_slot(v, at, (size_t)n) = (int32_t)i;
+        *bytes += length + 1;
     }
     return PLM_OK;
 }
 
-static int read_merges(struct vocabulary *v, const struct gguf *g, struct plm_status *st)
+static int read_tokens(struct vocabulary *v, struct specials *specials, const struct gguf *g, struct plm_status *st)
 {
-    int code = gguf_get_array(g, "tokenizer.ggml.merges", GGUF_STRING, &v->n_merges, st);
-    if (code)
-        return code;
-    if (v->n_merges > TOKENIZER_MAX_VOCAB)
-        return status_set(st, PLM_ELIMIT, "tokenizer.ggml.merges has %llu entries, at most %d are expected", (unsigned long long)v->n_merges, TOKENIZER_MAX_VOCAB);
-    v->merges = calloc(v->n_merges + 1, sizeof *v->merges);
-    if (!v->merges)
-        return status_no_memory(st, v->n_merges * sizeof *v->merges, "merges");
-    for (uint64_t i = 0; i < v->n_merges && !code; i++) {
+    char *at = specials->text;
+    int code = PLM_OK;
+    for (int32_t i = 0; i < v->n && !code; i++) {
+        const int32_t type = gguf_array_i32(g, "tokenizer.ggml.token_type", (uint64_t)i);
+        const char *text;
+        size_t length;
+        gguf_array_string(g, "tokenizer.ggml.tokens", (uint64_t)i, &text, &length);
+        if (type == TYPE_UNUSED)
+            continue; /* a row of the embedding without a token */
+        if (type != TYPE_CONTROL && type != TYPE_USER_DEFINED) {
+            code = vocabulary_put(v, i, text, length, st);
+            continue;
+        }
+        if (length == 0 || memchr(text, 0, length))
+            return status_set(st, PLM_EFORMAT, "tokenizer.ggml.tokens[%d]: a special token is not a text", (int)i);
+        memcpy(at, text, length);
+        at[length] = 0;
+        specials->list[specials->n++] = (struct special_token){at, i};
+        at += length + 1;
+    }
+    return code;
+}
+
+static int read_merges(struct vocabulary *v, const struct gguf *g, uint64_t n, struct plm_status *st)
+{
+    for (uint64_t i = 0; i < n; i++) {
         const char *text;
         size_t length;
         gguf_array_string(g, "tokenizer.ggml.merges", i, &text, &length);
-        const char *space = memchr(text, ' ', length);
-        char *scratch = malloc(length + 1);
-        if (!scratch)
-            return status_no_memory(st, length, "a merge");
-        for (int side = 0; side < 2 && space; side++) {
-            const char *part = side ? space + 1 : text;
-            const size_t n = side ? (size_t)(text + length - part) : (size_t)(space - text);
-            const ptrdiff_t raw = tokenizer_unprintable(part, n, scratch, length);
-            v->merges[i][side] = raw > 0 ? *find_slot(v, scratch, (size_t)raw) : -1;
-        }
-        free(scratch);
-        if (!space || v->merges[i][0] < 0 || v->merges[i][1] < 0)
-            code = status_set(st, PLM_EFORMAT, "tokenizer.ggml.merges[%llu]: '%.*s' is not two tokens of the vocabulary", (unsigned long long)i,
-                              (int)(length < 80 ? length : 80), text);
+        if (vocabulary_merge_text(v, text, length, st))
+            return status_prefix(st, "tokenizer.ggml.merges[%llu]", (unsigned long long)i);
     }
-    return code;
+    return PLM_OK;
 }
 
 int gguf_read_tokenizer(struct tokenizer **out, const struct gguf *g, struct plm_status *st)
@@ -143,11 +91,22 @@ int gguf_read_tokenizer(struct tokenizer **out, const struct gguf *g, struct plm
             return code;
     }
     struct vocabulary v = {0};
-    int code = read_tokens(&v, g, st);
+    uint64_t n_tokens = 0, n_merges = 0;
+    size_t bytes = 0;
+    int code = read_sizes(g, &n_tokens, &n_merges, &bytes, st);
+    if (code)
+        return code;
+    struct specials specials = {calloc(n_tokens + 1, sizeof *specials.list), 0, malloc(bytes + 1)};
+    code = specials.list && specials.text ? vocabulary_create(&v, (int32_t)n_tokens, n_tokens, bytes, (int32_t)n_merges, st)
+                                          : status_no_memory(st, bytes + n_tokens * sizeof *specials.list, "special tokens");
     if (!code)
-        code = read_merges(&v, g, st);
+        code = read_tokens(&v, &specials, g, st);
     if (!code)
-        code = tokenizer_create(out, v.token, v.length, (int32_t)v.n, (const int32_t(*)[2])v.merges, (int32_t)v.n_merges, v.specials, v.n_specials, st);
+        code = read_merges(&v, g, n_merges, st);
+    if (!code)
+        code = tokenizer_create(out, v.token, v.length, v.n, (const int32_t(*)[2])v.merges, v.n_merges, specials.list, specials.n, st);
     vocabulary_free(&v);
+    free(specials.list);
+    free(specials.text);
     return code;
 }

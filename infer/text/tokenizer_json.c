@@ -7,22 +7,15 @@
 #include "infer/format/json.h"
 #include "infer/text/splitter.h"
 #include "infer/text/tokenizer_internal.h"
+#include "infer/text/vocabulary.h"
 
 /* What a file is read into before it becomes a tokenizer. */
 struct pieces {
     const char *where;
-    const char **token;           /* (n_vocab) */
-    size_t *length;               /* (n_vocab) */
-    int32_t n_vocab;
-    char *bytes;                  /* what token points into */
-    size_t used, capacity;
-    int32_t (*merges)[2];         /* (n_merges) */
-    int32_t n_merges;
+    struct vocabulary vocab;
     struct special_token *added;  /* (n_added) */
     bool *special;                /* (n_added) */
     int n_added;
-    int32_t *slots;               /* ordinary tokens by their bytes, -1: free */
-    size_t mask;
 };
 
 static int unsupported(const struct pieces *p, const char *part, const char *expected, struct plm_status *st)
@@ -170,19 +163,17 @@ static bool is_added(const struct pieces *p, const char *text, size_t n, int32_t
     return false;
 }
 
-static int32_t *find_slot(const struct pieces *p, const char *bytes, size_t n)
+static int check_merges(const struct pieces *p, const struct json_value *merges, struct plm_status *st)
 {
-    for (size_t i = hash_bytes(bytes, n) & p->mask;; i = (i + 1) & p->mask) {
-        int32_t id = p->slots[i];
-        if (id < 0 || (p->length[id] == n && !memcmp(p->token[id], bytes, n)))
-            return &p->slots[i];
-    }
+    if (json_typeof(merges) == JSON_ARRAY && json_count(merges) <= TOKENIZER_MAX_VOCAB)
+        return PLM_OK;
+    return status_set(st, PLM_EFORMAT, "%s: model.merges is missing or not an array of at most %d merges", p->where, TOKENIZER_MAX_VOCAB);
 }
 
-static int read_vocab(struct pieces *p, const struct json_value *vocab, struct plm_status *st)
+static int read_vocab(struct pieces *p, const struct json_value *vocab, int32_t n_merges, struct plm_status *st)
 {
-    int32_t id = 0;
-    size_t n, slots = 16, count = json_count(vocab);
+    int32_t id = 0, n_ids = 0;
+    size_t n, bytes = 0, count = json_count(vocab);
     if (json_typeof(vocab) != JSON_OBJECT)
         return status_set(st, PLM_EFORMAT, "%s: model.vocab is missing or not an object", p->where);
     for (const struct json_value *v = json_first(vocab); v; v = json_next(v)) {
@@ -190,88 +181,44 @@ static int read_vocab(struct pieces *p, const struct json_value *vocab, struct p
         if (code)
             return code;
         json_key(v, &n);
-        p->capacity += n;
-        p->n_vocab = id >= p->n_vocab ? id + 1 : p->n_vocab;
+        bytes += n;
+        n_ids = id >= n_ids ? id + 1 : n_ids;
     }
     /* Ids may have gaps, but memory must follow from the size of the file, not from one large number in it. */
-    if ((size_t)p->n_vocab > count * 2 + 65536)
-        return status_set(st, PLM_EFORMAT, "%s: model.vocab has %zu tokens but ids up to %d", p->where, count, p->n_vocab - 1);
-    while (slots < count * 2)
-        slots *= 2;
-    p->mask = slots - 1;
-    p->slots = malloc(slots * sizeof *p->slots);
-    p->token = calloc((size_t)p->n_vocab + 1, sizeof *p->token);
-    p->length = calloc((size_t)p->n_vocab + 1, sizeof *p->length);
-    p->bytes = malloc(p->capacity + 1);
-    if (!p->slots || !p->token || !p->length || !p->bytes)
-        return status_no_memory(st, p->capacity + (size_t)p->n_vocab * 20, "a vocabulary");
-    memset(p->slots, 0xff, slots * sizeof *p->slots);
-    for (const struct json_value *v = json_first(vocab); v; v = json_next(v)) {
+    if ((size_t)n_ids > count * 2 + 65536)
+        return status_set(st, PLM_EFORMAT, "%s: model.vocab has %zu tokens but ids up to %d", p->where, count, n_ids - 1);
+    int code = vocabulary_create(&p->vocab, n_ids, count, bytes, n_merges, st);
+    for (const struct json_value *v = json_first(vocab); v && !code; v = json_next(v)) {
         const char *key = json_key(v, &n);
-        int code = vocab_id(p, v, &id, st);
-        if (code)
-            return code;
-        if (is_added(p, key, n, id))
+        code = vocab_id(p, v, &id, st);
+        if (code || is_added(p, key, n, id))
             continue;
-        if (p->token[id])
+        if (p->vocab.token[id])
             return status_set(st, PLM_EFORMAT, "%s: model.vocab: two tokens have the id %d, one is '%.80s'", p->where, id, key);
-        ptrdiff_t length = tokenizer_unprintable(key, n, p->bytes + p->used, p->capacity - p->used);
-        if (length < 0)
-            return status_set(st, PLM_EFORMAT,
-                              "%s: model.vocab: '%.80s' (id %d) has a character outside the byte-level alphabet", p->where, key,
-                              id);
-        p->token[id] = p->bytes + p->used;
-        p->length[id] = (size_t)length;
-        p->used += (size_t)length;
-        *find_slot(p, p->token[id], p->length[id]) = id;
+        code = vocabulary_put(&p->vocab, id, key, n, st);
+        if (code)
+            status_prefix(st, "%s: model.vocab", p->where);
     }
-    return PLM_OK;
-}
-
-static int merge_side(const struct pieces *p, const char *text, size_t n, char *scratch, size_t capacity, int32_t rank,
-                      int32_t *id, struct plm_status *st)
-{
-    ptrdiff_t length = n <= capacity ? tokenizer_unprintable(text, n, scratch, capacity) : -1;
-    *id = length > 0 ? *find_slot(p, scratch, (size_t)length) : -1;
-    if (*id >= 0)
-        return PLM_OK;
-    return status_set(st, PLM_EFORMAT, "%s: model.merges[%d]: '%.*s' is not in the vocabulary", p->where, rank,
-                      (int)(n < 80 ? n : 80), text);
+    return code;
 }
 
 static int read_merges(struct pieces *p, const struct json_value *merges, struct plm_status *st)
 {
-    if (json_typeof(merges) != JSON_ARRAY || json_count(merges) > TOKENIZER_MAX_VOCAB)
-        return status_set(st, PLM_EFORMAT, "%s: model.merges is missing or not an array of at most %d merges", p->where,
-                          TOKENIZER_MAX_VOCAB);
-    /* no token is longer than all of them together */
-    char *scratch = malloc(p->capacity + 1);
-    p->merges = calloc(json_count(merges) + 1, sizeof *p->merges);
-    int code = scratch && p->merges ? PLM_OK : status_no_memory(st, json_count(merges) * 8, "merges");
+    int code = PLM_OK;
     for (const struct json_value *v = json_first(merges); v && !code; v = json_next(v)) {
         size_t n_left = 0, n_right = 0;
         const char *left = json_as_string(v, &n_left), *right = NULL;
         if (left) {
-            size_t n = n_left;
-            right = memchr(left, ' ', n);
-            n_left = right ? (size_t)(right - left) : 0;
-            n_right = right ? n - n_left - 1 : 0;
-            right = right ? right + 1 : NULL;
-        } else if (json_typeof(v) == JSON_ARRAY && json_count(v) == 2) {
-            left = json_as_string(json_first(v), &n_left);
-            right = json_as_string(json_next(json_first(v)), &n_right);
+            code = vocabulary_merge_text(&p->vocab, left, n_left, st);
+        } else if (json_typeof(v) == JSON_ARRAY && json_count(v) == 2 && (left = json_as_string(json_first(v), &n_left)) &&
+                   (right = json_as_string(json_next(json_first(v)), &n_right))) {
+            code = vocabulary_merge(&p->vocab, left, n_left, right, n_right, st);
+        } else {
+            code = status_set(st, PLM_EFORMAT, "neither \"a b\" nor [\"a\", \"b\"]");
         }
-        if (!left || !right)
-            code = status_set(st, PLM_EFORMAT, "%s: model.merges[%d] is neither \"a b\" nor [\"a\", \"b\"]", p->where,
-                              p->n_merges);
-        int32_t *pair = p->merges[p->n_merges];
-        if (!code)
-            code = merge_side(p, left, n_left, scratch, p->capacity, p->n_merges, &pair[0], st);
-        if (!code)
-            code = merge_side(p, right, n_right, scratch, p->capacity, p->n_merges, &pair[1], st);
-        p->n_merges++;
+        if (code)
+            status_prefix(st, "%s: model.merges[%d]", p->where, (int)p->vocab.n_merges);
     }
-    free(scratch);
     return code;
 }
 
@@ -292,20 +239,23 @@ int tokenizer_from_json(struct tokenizer **out, const char *text, size_t length,
         code = check_model(&p, model, st);
     if (!code)
         code = read_added(&p, json_get(root, "added_tokens"), st);
+    const struct json_value *merges = json_get(model, "merges");
     if (!code)
-        code = read_vocab(&p, json_get(model, "vocab"), st);
+        code = check_merges(&p, merges, st);
     if (!code)
-        code = read_merges(&p, json_get(model, "merges"), st);
+        code = read_vocab(&p, json_get(model, "vocab"), (int32_t)json_count(merges), st);
+    if (!code)
+        code = read_merges(&p, merges, st);
     for (int i = 0; i < p.n_added && !code; i++) {
-        if ((size_t)p.added[i].id > (size_t)p.n_vocab + 65536)
+        if ((size_t)p.added[i].id > (size_t)p.vocab.n + 65536)
             code = status_set(st, PLM_EFORMAT, "%s: added token '%.80s' has id %d, far above the vocabulary of %d", where,
-                              p.added[i].text, p.added[i].id, p.n_vocab);
-        else if (p.added[i].id < p.n_vocab && p.token[p.added[i].id])
+                              p.added[i].text, p.added[i].id, p.vocab.n);
+        else if (p.added[i].id < p.vocab.n && p.vocab.token[p.added[i].id])
             code = status_set(st, PLM_EFORMAT, "%s: added token '%.80s' has the id %d of another token", where,
                               p.added[i].text, p.added[i].id);
     }
     if (!code) {
-        code = tokenizer_create(out, p.token, p.length, p.n_vocab, (const int32_t(*)[2])p.merges, p.n_merges, p.added,
+        code = tokenizer_create(out, p.vocab.token, p.vocab.length, p.vocab.n, (const int32_t(*)[2])p.vocab.merges, p.vocab.n_merges, p.added,
                                 p.n_added, st);
         if (code)
             status_prefix(st, "%s", where);
@@ -313,13 +263,9 @@ int tokenizer_from_json(struct tokenizer **out, const char *text, size_t length,
     for (int i = 0; i < p.n_added && !code; i++)
         if (!p.special[i])
             (*out)->flags[p.added[i].id] &= (unsigned char)~TOKEN_SPECIAL;
-    free(p.token);
-    free(p.length);
-    free(p.bytes);
-    free(p.merges);
+    vocabulary_free(&p.vocab);
     free(p.added);
     free(p.special);
-    free(p.slots);
     json_free(doc);
     return code;
 }
