@@ -178,16 +178,6 @@ int build_inspect(enum build_status *out, const char *directory, const json_t *s
     return code;
 }
 
-static int make_directory(const char *path, struct plm_status *st)
-{
-    struct stat info;
-    if (mkdir(path, 0777) == 0)
-        return PLM_OK;
-    if (errno == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode))
-        return PLM_OK;
-    return status_set(st, PLM_EIO, "cannot make directory '%s': %s", path, strerror(errno));
-}
-
 /* Make DIR/side and remove the shards in it, and what an interrupted writer left. */
 static int clear_side(const char *directory, const char *side, struct plm_status *st)
 {
@@ -195,7 +185,7 @@ static int clear_side(const char *directory, const char *side, struct plm_status
     struct file_list files = {0};
     int code = join(&path, directory, side, st);
     if (!code)
-        code = make_directory(path, st);
+        code = directory_create(path, st);
     if (!code)
         code = file_list_add(&files, path, ".h5", st);
     if (!code)
@@ -242,7 +232,7 @@ static int write_state(const char *directory, json_t *state, struct plm_status *
 
 int build_begin(const char *directory, const json_t *settings, struct plm_status *st)
 {
-    int code = make_directory(directory, st);
+    int code = directory_create(directory, st);
     if (!code) /* first, so that whatever happens from here on the directory is known as an unfinished build */
         code = write_state(directory, json_pack("{s:s, s:b, s:O}", "format", FORMAT, "complete", 0, "settings", settings), st);
     if (!code)

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -115,4 +116,25 @@ void file_list_free(struct file_list *l)
         free(l->paths[i]);
     free(l->paths);
     *l = (struct file_list){0};
+}
+
+int directory_create(const char *path, struct plm_status *st)
+{
+    char part[PATH_MAX];
+    if (!*path || strlen(path) >= sizeof part)
+        return status_set(st, PLM_EINVAL, "'%.100s' is not a usable directory name", path);
+    strcpy(part, path);
+    for (char *p = part + 1;; p++) {
+        if (*p != '/' && *p != 0)
+            continue;
+        bool last = *p == 0;
+        *p = 0;
+        struct stat info;
+        if (mkdir(part, 0777) != 0 && !(errno == EEXIST && stat(part, &info) == 0 && S_ISDIR(info.st_mode)))
+            return status_set(st, PLM_EIO, "cannot create directory '%s': '%s': %s", path, part,
+                              strerror(errno == EEXIST ? ENOTDIR : errno));
+        if (last)
+            return PLM_OK;
+        *p = '/';
+    }
 }

@@ -1,4 +1,4 @@
-/* The files of a list of inputs: files as they are, directories walked recursively in byte order of the names, so that
+/* Directories made, and the files of a list of inputs: files as they are, directories walked recursively in byte order of the names, so that
  * the order is the same on every machine and in every locale. */
 #ifndef DATA_FILES_H
 #define DATA_FILES_H
@@ -17,5 +17,8 @@ struct file_list {
  * links to directories are not (they could form a cycle). suffix: only names that end so; NULL: all. */
 int file_list_add(struct file_list *l, const char *path, const char *suffix, struct plm_status *st);
 void file_list_free(struct file_list *l);
+
+/* Create a directory and the missing ones above it; one that is there is fine. */
+int directory_create(const char *path, struct plm_status *st);
 
 #endif

@@ -301,7 +301,7 @@ static int parse_line(struct reader *r, const char *text, size_t length, int64_t
         snprintf(what, sizeof what, "not a JSON object (%s); skipped", record ? "another type" : error.text);
         note(r, &r->stats.bad_json, line, what);
     } else if (!json_object_get(record, r->field)) {
-        note(r, &r->stats.missing_field, line, "the text field is missing (option --field names another); skipped");
+        note(r, &r->stats.missing_field, line, "the text field is missing (--text-field names another); skipped");
     } else if (!json_is_string(json_object_get(record, r->field))) {
         note(r, &r->stats.wrong_type, line, "the text field is not a string; skipped");
     } else {

@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include "infer/base/random.h"
 #include "optim/adamw.h"
 #include "optim/clip.h"
+#include "tools/arguments.h"
 #include "tools/command.h"
 #include "train/matmul.h"
 #include "train/step.h"
@@ -59,11 +59,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "--model is '%s', expected 10m or 110m", arg);
         return 0;
     case 's':
-        a->steps = atoi(arg);
-        if (a->steps < 1 || a->steps > MAX_STEPS)
-            argp_error(state, "--steps is '%s', expected 1 to %d", arg, MAX_STEPS);
+        a->steps = (int)argument_range(state, "steps", arg, 1, MAX_STEPS);
         return 0;
-    case 't': a->threads = atoi(arg); return 0;
+    case 't': a->threads = argument_whole(state, "threads", arg); return 0;
     case 'j': a->json = true; return 0;
     case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", arg); return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -73,13 +71,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp parser = {options, parse, NULL,
     "Time whole training steps (forward, backward, clipping, AdamW) in float32 on random tokens: median and best tokens per second. PLM_MATMUL=own "
     "leaves oneDNN out.\vExample: plm bench train --model 10m --threads 2", 0, 0, 0};
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int compare(const void *a, const void *b)
 {
@@ -169,10 +160,10 @@ int bench_train(int argc, char **argv)
     }
     double seconds[MAX_STEPS];
     for (int i = -1; i < a.steps; i++) {
-        const double start = now();
+        const double start = seconds_now();
         train_once(&w, i + 2, pool);
         if (i >= 0)
-            seconds[i] = now() - start;
+            seconds[i] = seconds_now() - start;
     }
     qsort(seconds, (size_t)a.steps, sizeof *seconds, compare);
     const double tokens = (double)a.shape->rows * a.shape->seq_len, median = seconds[a.steps / 2], flop = flop_per_step(a.shape);

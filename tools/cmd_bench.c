@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #ifdef HAVE_DNNL
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
@@ -16,17 +15,11 @@
 #include "infer/base/threads.h"
 #include "infer/ops/ops.h"
 #include "tools/bench_train.h"
+#include "tools/arguments.h"
 #include "tools/command.h"
 
 enum { RUNS = 7, ROWS = 2048 /* B * T of a step */, HEAD_ROWS = 512 /* rows per chunk of the head */ };
 static const double RUN_SECONDS = 4e-3; /* a run repeats its product for about so long */
-
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int compare_doubles(const void *a, const void *b)
 {
@@ -345,40 +338,10 @@ static int bench_gemm(int argc, char **argv)
     return code ? command_fail(&st) : 0;
 }
 
-static const struct benchmark {
-    const char *name, *summary;
-    int (*run)(int argc, char **argv);
-} benchmarks[] = {
-    {"train", "a whole training step, beside other trainers", bench_train},
-    {"gemm", "matrix products of a training step against the FMA peak and oneDNN", bench_gemm},
-};
-enum { N_BENCHMARKS = sizeof benchmarks / sizeof *benchmarks };
-
-static void usage(FILE *out)
-{
-    fprintf(out, "usage: plm bench NAME [OPTION...]\n\nbenchmarks:\n");
-    for (int i = 0; i < N_BENCHMARKS; i++)
-        fprintf(out, "  %-8s %s\n", benchmarks[i].name, benchmarks[i].summary);
-    fprintf(out, "\nplm bench NAME --help says more. Example:\n  plm bench gemm --threads 2\n");
-}
-
 int command_bench(int argc, char **argv)
 {
-    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "-?"))) {
-        usage(stdout);
-        return 0;
-    }
-    for (int i = 0; argc > 1 && i < N_BENCHMARKS; i++)
-        if (!strcmp(argv[1], benchmarks[i].name)) {
-            char name[32];
-            snprintf(name, sizeof name, "plm bench %s", benchmarks[i].name);
-            argv[1] = name; /* argp's messages begin with it */
-            return benchmarks[i].run(argc - 1, argv + 1);
-        }
-    struct plm_status st = {0};
-    if (argc > 1)
-        status_set(&st, PLM_EINVAL, "no benchmark '%s'; plm bench --help lists them", argv[1]);
-    else
-        status_set(&st, PLM_EINVAL, "which benchmark? plm bench --help lists them");
-    return command_fail(&st);
+    static const struct command benchmarks[] = {{"train", "a whole training step, beside other trainers", bench_train},
+                                                {"gemm", "matrix products of a training step against the FMA peak and oneDNN", bench_gemm},
+                                                {NULL, NULL, NULL}};
+    return command_dispatch(benchmarks, "plm bench gemm --threads 2", argc, argv);
 }

@@ -10,20 +10,11 @@
 #include "data/files.h"
 #include "data/shard.h"
 #include "infer/text/tokenizer.h"
+#include "tools/arguments.h"
 #include "tools/command.h"
 
 enum { KEY_VALID = 256, KEY_VALID_TEXT, KEY_SEED, KEY_TEXT_FIELD, KEY_MAX_DOCUMENT, KEY_CHUNK, KEY_LEVEL, KEY_THREADS, KEY_FORCE,
        KEY_VERIFY, KEY_SHOW, KEY_BYTES };
-
-static long long parse_number(struct argp_state *state, const char *option, const char *text, long long low, long long high)
-{
-    char *end;
-    errno = 0;
-    long long value = strtoll(text, &end, 10);
-    if (errno || end == text || *end || value < low || value > high)
-        argp_error(state, "%s is '%s', expected a whole number from %lld to %lld", option, text, low, high);
-    return value;
-}
 
 /* --- build --- */
 
@@ -66,22 +57,22 @@ static error_t build_parse(int key, char *arg, struct argp_state *state)
         o->valid_text = arg;
         return 0;
     case KEY_SEED:
-        o->seed = parse_number(state, "--seed", arg, INT64_MIN, INT64_MAX);
+        o->seed = argument_range(state, "seed", arg, INT64_MIN, INT64_MAX);
         return 0;
     case KEY_TEXT_FIELD:
         o->text_field = arg;
         return 0;
     case KEY_MAX_DOCUMENT:
-        o->max_document = (size_t)parse_number(state, "--max-document", arg, 16, 1 << 28);
+        o->max_document = (size_t)argument_range(state, "max-document", arg, 16, 1 << 28);
         return 0;
     case KEY_CHUNK:
-        o->chunk_tokens = parse_number(state, "--chunk-tokens", arg, 1, 16 << 20);
+        o->chunk_tokens = argument_range(state, "chunk-tokens", arg, 1, 16 << 20);
         return 0;
     case KEY_LEVEL:
-        o->level = (int)parse_number(state, "--level", arg, 1, 22);
+        o->level = (int)argument_range(state, "level", arg, 1, 22);
         return 0;
     case KEY_THREADS:
-        o->n_threads = (int)parse_number(state, "--threads", arg, 1, 4096);
+        o->n_threads = (int)argument_range(state, "threads", arg, 1, 4096);
         return 0;
     case KEY_FORCE:
         o->force = true;
@@ -186,10 +177,10 @@ static error_t inspect_parse(int key, char *arg, struct argp_state *state)
         a->verify = true;
         return 0;
     case KEY_SHOW:
-        a->show = parse_number(state, "--show", arg, 0, INT64_MAX);
+        a->show = argument_range(state, "show", arg, 0, INT64_MAX);
         return 0;
     case KEY_BYTES:
-        a->show_bytes = parse_number(state, "--bytes", arg, 1, INT32_MAX);
+        a->show_bytes = argument_range(state, "bytes", arg, 1, INT32_MAX);
         return 0;
     case 't':
         a->tokenizer = arg;
@@ -316,23 +307,8 @@ static int run_inspect(int argc, char **argv)
 
 int command_data(int argc, char **argv)
 {
-    static const char usage[] = "usage: plm data build --tokenizer PATH --out DIR INPUT...   text to shards\n"
-                                "       plm data inspect SHARD|DIR...                      what shards hold\n"
-                                "\nplm data build --help and plm data inspect --help say more.\n";
-    if (argc > 1 && !strcmp(argv[1], "build")) {
-        argv[1] = "plm data build";
-        return run_build(argc - 1, argv + 1);
-    }
-    if (argc > 1 && !strcmp(argv[1], "inspect")) {
-        argv[1] = "plm data inspect";
-        return run_inspect(argc - 1, argv + 1);
-    }
-    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
-        fputs(usage, stdout);
-        return 0;
-    }
-    if (argc > 1)
-        fprintf(stderr, "plm data: error: no subcommand '%s'\n", argv[1]);
-    fputs(usage, stderr);
-    return 2;
+    static const struct command commands[] = {{"build", "text to shards", run_build},
+                                              {"inspect", "what shards hold", run_inspect},
+                                              {NULL, NULL, NULL}};
+    return command_dispatch(commands, "plm data build --tokenizer run/tokenizer.json --out run/data corpus/", argc, argv);
 }

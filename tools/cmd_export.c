@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/arguments.h"
 #include "tools/command.h"
 #include "tools/open_model.h"
 #include "train/export.h"
@@ -30,11 +31,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (a->type == DTYPE_COUNT)
             argp_error(state, "--type '%s' is unknown; expected f32, f16, bf16 or q8_0", arg);
         return 0;
-    case ARGP_KEY_ARG:
-        if (a->model)
-            argp_error(state, "one MODEL only, found '%s' after '%s'", arg, a->model);
-        a->model = arg;
-        return 0;
+    case ARGP_KEY_ARG: argument_only(state, "MODEL", arg, &a->model); return 0;
     case ARGP_KEY_END:
         if (!a->model || !a->out)
             argp_error(state, "MODEL and --out FILE are required");

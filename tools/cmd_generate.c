@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "data/utf8.h"
 #include "infer/base/status.h"
+#include "tools/arguments.h"
 #include "tools/command.h"
 #include "tools/open_model.h"
 
@@ -39,47 +39,25 @@ static const struct argp_option options[] = {
     {0},
 };
 
-/* A number that is all of the argument, or a usage error. */
-static double number(struct argp_state *state, const char *name, const char *arg)
-{
-    char *end;
-    double v = strtod(arg, &end);
-    if (end == arg || *end)
-        argp_error(state, "--%s '%s' is not a number", name, arg);
-    return v;
-}
-
-static int whole(struct argp_state *state, const char *name, const char *arg)
-{
-    double v = number(state, name, arg);
-    if (v < 0 || v > INT32_MAX || v != (int)v)
-        argp_error(state, "--%s '%s' is not a whole number from 0 to %d", name, arg, INT32_MAX);
-    return (int)v;
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct arguments *a = state->input;
     switch (key) {
     case 'p': a->prompt = arg; return 0;
-    case 'n': a->n = whole(state, "tokens", arg); return 0;
-    case 't': a->threads = whole(state, "threads", arg); return 0;
-    case OPT_CONTEXT: a->context = whole(state, "context", arg); return 0;
+    case 'n': a->n = argument_whole(state, "tokens", arg); return 0;
+    case 't': a->threads = argument_whole(state, "threads", arg); return 0;
+    case OPT_CONTEXT: a->context = argument_whole(state, "context", arg); return 0;
     case OPT_JSON: a->json = true; return 0;
     case OPT_IGNORE_EOS: a->ignore_eos = true; return 0;
     case OPT_SPECIAL: a->parse_special = true; return 0;
-    case OPT_TEMPERATURE: a->sampling.temperature = (float)number(state, "temperature", arg); return 0;
-    case OPT_TOP_K: a->sampling.top_k = whole(state, "top-k", arg); return 0;
-    case OPT_TOP_P: a->sampling.top_p = (float)number(state, "top-p", arg); return 0;
-    case OPT_MIN_P: a->sampling.min_p = (float)number(state, "min-p", arg); return 0;
-    case OPT_PENALTY: a->sampling.repetition_penalty = (float)number(state, "repetition-penalty", arg); return 0;
-    case OPT_WINDOW: a->sampling.repetition_window = whole(state, "repetition-window", arg); return 0;
-    case OPT_SEED: a->sampling.seed = strtoull(arg, NULL, 0); return 0;
-    case ARGP_KEY_ARG:
-        if (a->model)
-            argp_error(state, "one MODEL only, found '%s' after '%s'", arg, a->model);
-        a->model = arg;
-        return 0;
+    case OPT_TEMPERATURE: a->sampling.temperature = (float)argument_number(state, "temperature", arg); return 0;
+    case OPT_TOP_K: a->sampling.top_k = argument_whole(state, "top-k", arg); return 0;
+    case OPT_TOP_P: a->sampling.top_p = (float)argument_number(state, "top-p", arg); return 0;
+    case OPT_MIN_P: a->sampling.min_p = (float)argument_number(state, "min-p", arg); return 0;
+    case OPT_PENALTY: a->sampling.repetition_penalty = (float)argument_number(state, "repetition-penalty", arg); return 0;
+    case OPT_WINDOW: a->sampling.repetition_window = argument_whole(state, "repetition-window", arg); return 0;
+    case OPT_SEED: a->sampling.seed = argument_seed(state, "seed", arg); return 0;
+    case ARGP_KEY_ARG: argument_only(state, "MODEL", arg, &a->model); return 0;
     case ARGP_KEY_END:
         if (!a->model || !a->prompt)
             argp_error(state, "MODEL and --prompt are required");
@@ -100,13 +78,6 @@ struct generation {
     double prefill_s, decode_s;
     const char *finish;   /* "length", "eos" or "context" */
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int tokenize_prompt(const struct arguments *a, const struct plm_model *model, struct generation *g, struct plm_status *st)
 {
@@ -135,10 +106,10 @@ static int append_text(struct generation *g, const char *bytes, size_t n, struct
 
 static int generate(const struct arguments *a, const struct plm_model *model, struct plm_session *session, struct generation *g, struct plm_status *st)
 {
-    double start = now();
+    double start = seconds_now();
     int code = plm_session_append(session, g->tokens, g->n_prompt, st);
-    g->prefill_s = now() - start;
-    start = now();
+    g->prefill_s = seconds_now() - start;
+    start = seconds_now();
     const size_t limit = (size_t)(a->context ? a->context : plm_model_context_length(model));
     g->finish = "length";
     for (int i = 0; i < a->n && !code; i++) {
@@ -166,7 +137,7 @@ static int generate(const struct arguments *a, const struct plm_model *model, st
         if (!code && i + 1 < a->n)
             code = plm_session_append(session, &token, 1, st);
     }
-    g->decode_s = now() - start;
+    g->decode_s = seconds_now() - start;
     return code;
 }
 

@@ -7,6 +7,7 @@
 #include "infer/format/safetensors.h"
 #include "infer/model/session.h"
 #include "infer/text/tokenizer.h"
+#include "tools/arguments.h"
 #include "tools/command.h"
 #include "tools/open_model.h"
 
@@ -31,12 +32,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'T': a->tokens = arg; return 0;
     case 'o': a->out = arg; return 0;
     case 'd': a->decode = true; return 0;
-    case 't': a->threads = atoi(arg); return 0;
-    case ARGP_KEY_ARG:
-        if (a->model)
-            argp_error(state, "one MODEL only, found '%s' after '%s'", arg, a->model);
-        a->model = arg;
-        return 0;
+    case 't': a->threads = argument_whole(state, "threads", arg); return 0;
+    case ARGP_KEY_ARG: argument_only(state, "MODEL", arg, &a->model); return 0;
     case ARGP_KEY_END:
         if (!a->model || !a->tokens || !a->out)
             argp_error(state, "MODEL, --tokens and --out are required");

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tools/arguments.h"
 #include "tools/command.h"
 #include "train/pretrain.h"
 
@@ -27,11 +28,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "more than %d --set", MAX_OVERRIDES);
         a->overrides[a->n_overrides++] = arg;
         return 0;
-    case ARGP_KEY_ARG:
-        if (a->config)
-            argp_error(state, "one CONFIG only, found '%s' after '%s'", arg, a->config);
-        a->config = arg;
-        return 0;
+    case ARGP_KEY_ARG: argument_only(state, "CONFIG", arg, &a->config); return 0;
     case ARGP_KEY_END:
         if (!a->config)
             argp_error(state, "CONFIG is required");

@@ -5,31 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "data/reader.h"
 #include "data/tokenizer_train.h"
+#include "tools/arguments.h"
 #include "tools/command.h"
 
 enum { KEY_THREADS = 256, KEY_MAX_TOKEN, KEY_MIN_COUNT, KEY_WORD_MEMORY, KEY_TEXT_FIELD, KEY_STATS, KEY_SKIP_SPECIAL };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static long long parse_number(struct argp_state *state, const char *option, const char *text, long long low, long long high)
-{
-    char *end;
-    errno = 0;
-    long long value = strtoll(text, &end, 10);
-    if (errno || end == text || *end || value < low || value > high)
-        argp_error(state, "%s is '%s', expected a whole number from %lld to %lld", option, text, low, high);
-    return value;
-}
 
 /* All of a stream, malloc'ed. */
 static int read_stream(FILE *in, char **out, size_t *length, struct plm_status *st)
@@ -81,7 +64,7 @@ static error_t train_parse(int key, char *arg, struct argp_state *state)
     struct train_arguments *a = state->input;
     switch (key) {
     case 'v':
-        a->options.vocab_size = (int32_t)parse_number(state, "--vocab", arg, 257, 1 << 24);
+        a->options.vocab_size = (int32_t)argument_range(state, "vocab", arg, 257, 1 << 24);
         return 0;
     case 'o':
         a->out = arg;
@@ -91,16 +74,16 @@ static error_t train_parse(int key, char *arg, struct argp_state *state)
         a->options.specials = a->specials;
         return 0;
     case KEY_MAX_TOKEN:
-        a->options.max_token_length = (int32_t)parse_number(state, "--max-token-length", arg, 2, 1 << 20);
+        a->options.max_token_length = (int32_t)argument_range(state, "max-token-length", arg, 2, 1 << 20);
         return 0;
     case KEY_MIN_COUNT:
-        a->options.min_count = parse_number(state, "--min-count", arg, 1, INT64_MAX);
+        a->options.min_count = argument_range(state, "min-count", arg, 1, INT64_MAX);
         return 0;
     case KEY_WORD_MEMORY:
-        a->options.word_memory = (size_t)parse_number(state, "--word-memory", arg, 1, 1 << 24) << 20;
+        a->options.word_memory = (size_t)argument_range(state, "word-memory", arg, 1, 1 << 24) << 20;
         return 0;
     case KEY_THREADS:
-        a->threads = (int)parse_number(state, "--threads", arg, 1, 4096);
+        a->threads = (int)argument_range(state, "threads", arg, 1, 4096);
         return 0;
     case KEY_TEXT_FIELD:
         a->text_field = arg;
@@ -193,7 +176,7 @@ static int feed_files(struct tokenizer_trainer *trainer, const struct train_argu
 static int train(const struct train_arguments *a, struct tokenizer_trainer **trainer, struct tokenizer **t,
                  struct plm_status *st)
 {
-    double begin = now();
+    double begin = seconds_now();
     char *path = NULL, *json = NULL;
     size_t length = 0;
     int code = output_path(a->out, &path, st);
@@ -201,10 +184,10 @@ static int train(const struct train_arguments *a, struct tokenizer_trainer **tra
         code = tokenizer_trainer_create(trainer, &a->options, st);
     if (!code)
         code = feed_files(*trainer, a, st);
-    double counted = now();
+    double counted = seconds_now();
     if (!code)
         code = tokenizer_trainer_finish(*trainer, t, st);
-    double merged = now();
+    double merged = seconds_now();
     if (!code) {
         json = tokenizer_to_json(*t, &length);
         code = json ? write_file(path, json, length, st) : status_no_memory(st, 1 << 20, "tokenizer.json");
@@ -344,10 +327,10 @@ static int run_encode(int argc, char **argv)
         code = encoder_create(&e, t, &st);
     if (!code)
         code = read_input(&a, &text, &length, &st);
-    double begin = now();
+    double begin = seconds_now();
     if (!code)
         code = encoder_encode(e, text, length, a.special, &ids, &st);
-    double seconds = now() - begin;
+    double seconds = seconds_now() - begin;
     if (!code) {
         for (size_t i = 0; i < ids.length; i++)
             printf("%s%d", i ? " " : "", ids.data[i]);
@@ -419,23 +402,9 @@ static int run_decode(int argc, char **argv)
 
 int command_tokenizer(int argc, char **argv)
 {
-    static const struct {
-        const char *name;
-        char *full_name; /* what --help shows */
-        int (*run)(int, char **);
-    } commands[] = {{"train", "plm tokenizer train", run_train},
-                    {"encode", "plm tokenizer encode", run_encode},
-                    {"decode", "plm tokenizer decode", run_decode}};
-    for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof commands[0]; i++)
-        if (!strcmp(argv[1], commands[i].name)) {
-            argv[1] = commands[i].full_name;
-            return commands[i].run(argc - 1, argv + 1);
-        }
-    bool help = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
-    fprintf(help ? stdout : stderr,
-            "usage: plm tokenizer train|encode|decode [OPTION...]\n\n"
-            "  train    make a vocabulary from text\n  encode   text to token ids\n  decode   token ids to text\n\n"
-            "Example:\n  plm tokenizer train --vocab 8192 --out run/tokenizer.json corpus/\n\n"
-            "plm tokenizer COMMAND --help says more.\n");
-    return help ? 0 : 2;
+    static const struct command commands[] = {{"train", "make a vocabulary from text", run_train},
+                                              {"encode", "text to token ids", run_encode},
+                                              {"decode", "token ids to text", run_decode},
+                                              {NULL, NULL, NULL}};
+    return command_dispatch(commands, "plm tokenizer train --vocab 8192 --out run/tokenizer.json corpus/", argc, argv);
 }

@@ -2,6 +2,7 @@
 #include <argp.h>
 #include <stdlib.h>
 
+#include "tools/arguments.h"
 #include "tools/command.h"
 #include "train/verify.h"
 
@@ -21,12 +22,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     struct arguments *a = state->input;
     switch (key) {
     case 'o': a->out = arg; return 0;
-    case 't': a->threads = atoi(arg); return 0;
-    case ARGP_KEY_ARG:
-        if (a->case_dir)
-            argp_error(state, "one CASE only, found '%s' after '%s'", arg, a->case_dir);
-        a->case_dir = arg;
-        return 0;
+    case 't': a->threads = argument_whole(state, "threads", arg); return 0;
+    case ARGP_KEY_ARG: argument_only(state, "CASE", arg, &a->case_dir); return 0;
     case ARGP_KEY_END:
         if (!a->case_dir || !a->out)
             argp_error(state, "CASE and --out FILE are required");

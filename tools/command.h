@@ -11,8 +11,12 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 
-/* Print the message as an error of the current command to stderr and return exit status 1. */
+/* Print the message as an error of the running command ("plm data build: error: ...") and return exit status 1. */
 int command_fail(const struct plm_status *st);
+
+/* Run the command of a table (ended by a NULL name) that argv[1] names, or show its usage with one example: exit status 0 when
+ * asked for, 2 for a command that is not there. */
+int command_dispatch(const struct command *table, const char *example, int argc, char **argv);
 
 int command_tokenizer(int argc, char **argv);
 int command_data(int argc, char **argv);

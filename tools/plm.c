@@ -1,6 +1,5 @@
-/* plm: the program. Finds the subcommand and hands over; only here and in argp does the process end. */
-#include <stdio.h>
-#include <string.h>
+/* plm: the program. Only here and in argp does the process end. */
+#include <stddef.h>
 
 #include "tools/command.h"
 
@@ -16,40 +15,7 @@ static const struct command commands[] = {
     {NULL, NULL, NULL},
 };
 
-static const char *current = "plm";
-
-int command_fail(const struct plm_status *st)
-{
-    fprintf(stderr, "plm %s: error: %s\n", current, st->message);
-    return 1;
-}
-
-static void usage(FILE *out)
-{
-    fprintf(out, "usage: plm COMMAND [ARGUMENT...]\n\ncommands:\n");
-    for (const struct command *c = commands; c->name; c++)
-        fprintf(out, "  %-10s %s\n", c->name, c->summary);
-    fprintf(out, "\nplm COMMAND --help says more. Example:\n  plm generate model.gguf --prompt 'The hacker' -n 64\n");
-}
-
 int main(int argc, char **argv)
 {
-    if (argc < 2) {
-        usage(stderr);
-        return 2;
-    }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
-        usage(stdout);
-        return 0;
-    }
-    for (const struct command *c = commands; c->name; c++)
-        if (!strcmp(c->name, argv[1])) {
-            static char name[32]; /* how argp calls the program in usage messages */
-            snprintf(name, sizeof name, "plm %s", c->name);
-            current = c->name;
-            argv[1] = name;
-            return c->run(argc - 1, argv + 1);
-        }
-    fprintf(stderr, "plm: error: no command '%s'; plm --help lists them\n", argv[1]);
-    return 2;
+    return command_dispatch(commands, "plm generate model.gguf --prompt 'The hacker' -n 64", argc, argv);
 }

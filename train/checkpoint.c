@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "data/files.h"
 #include "infer/base/log.h"
 #include "infer/format/safetensors.h"
 #include "train/files.h"

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "train/manifest.h"
 
@@ -224,6 +225,9 @@ int export_gguf(const struct plm_model *m, enum dtype type, const char *name, co
     char temporary[PATH_MAX];
     if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary)
         return status_set(st, PLM_EINVAL, "path too long: '%s'", path);
+    struct stat there;
+    if (stat(path, &there) == 0 && !S_ISREG(there.st_mode)) /* the rename below would replace a device or a pipe */
+        return status_set(st, PLM_EINVAL, "'%s' is there and not a regular file; give a new file's name", path);
     struct gguf_writer *w;
     int code = gguf_create(&w, temporary, st);
     if (code)

@@ -60,23 +60,3 @@ int directory_remove(const char *path, struct plm_status *st)
         code = status_set(st, PLM_EIO, "cannot remove directory '%s': %s", path, strerror(errno));
     return code;
 }
-
-int directory_create(const char *path, struct plm_status *st)
-{
-    char part[PATH_MAX];
-    if (!*path || strlen(path) >= sizeof part)
-        return status_set(st, PLM_EINVAL, "'%.100s' is not a usable directory name", path);
-    strcpy(part, path);
-    for (char *p = part + 1;; p++) {
-        if (*p != '/' && *p != 0)
-            continue;
-        bool last = *p == 0;
-        *p = 0;
-        struct stat info;
-        if (mkdir(part, 0777) != 0 && !(errno == EEXIST && stat(part, &info) == 0 && S_ISDIR(info.st_mode)))
-            return status_set(st, PLM_EIO, "cannot create directory '%s': %s", part, strerror(errno));
-        if (last)
-            return PLM_OK;
-        *p = '/';
-    }
-}

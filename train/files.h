@@ -15,7 +15,4 @@ int directory_sync(const char *path, struct plm_status *st);
 /* Remove a directory and the plain files in it; it has no directories of its own. A missing one is fine. */
 int directory_remove(const char *path, struct plm_status *st);
 
-/* Create a directory and the missing ones above it. */
-int directory_create(const char *path, struct plm_status *st);
-
 #endif

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
+#include "data/files.h"
 #include "infer/model/model.h"
 #include "optim/clip.h"
 #include "train/checkpoint.h"
@@ -35,6 +35,7 @@ struct run {
     char tokenizer_sha256[SHA256_HEX];
     struct trainer_state state;
     int64_t saved_step;        /* step of the newest checkpoint, -1: none */
+    int64_t first_step;        /* where this session began */
     int64_t skipped;           /* steps not applied in this session because something was not finite */
     struct stream *stream;     /* of phase `stream_phase` */
     int stream_phase;
@@ -57,24 +58,6 @@ static int longest_row(const struct run_config *c)
     for (int i = 0; i < c->n_phases; i++)
         longest = c->phases[i].seq_len > longest ? c->phases[i].seq_len : longest;
     return longest;
-}
-
-static int make_run_dir(const struct run *r, struct plm_status *st)
-{
-    char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s", r->c->run_dir) >= (int)sizeof path - 32)
-        return status_set(st, PLM_EINVAL, "run_dir is too long: '%s'", r->c->run_dir);
-    for (char *p = path + 1;; p++) {
-        if (*p && *p != '/')
-            continue;
-        char end = *p;
-        *p = 0;
-        if (mkdir(path, 0777) != 0 && errno != EEXIST)
-            return status_set(st, PLM_EIO, "cannot create run directory '%s': %s", path, strerror(errno));
-        if (!end)
-            return PLM_OK;
-        *p = end;
-    }
 }
 
 /* Where to start: the newest checkpoint of the run, model.path, or random weights. Each rank reads for itself, from the path
@@ -114,6 +97,28 @@ static int load_state(struct run *r, struct plm_status *st)
     return comm_agree(r->comm, code, st);
 }
 
+/* What a phase or an evaluation would stumble over hours later: open every source that is still to come, once. */
+static int check_data(const struct run *r, struct plm_status *st)
+{
+    const struct run_config *c = r->c;
+    struct curriculum_point at;
+    struct stream *stream = NULL;
+    const int first = curriculum_at(c, r->state.step, &at) ? at.phase + 1 : c->n_phases; /* this phase's are opened next */
+    int code = PLM_OK;
+    for (int i = first; i < c->n_phases + c->n_eval && !code; i++) {
+        const struct eval_source *eval = i < c->n_phases ? NULL : &c->eval[i - c->n_phases];
+        const struct stream_source source = {eval ? eval->path : "", 1};
+        const struct stream_options o = {.sources = eval ? &source : c->phases[i].mixture, .n_sources = eval ? 1 : c->phases[i].n_sources,
+            .seq_len = eval ? longest_row(c) : c->phases[i].seq_len, .tokenizer_sha256 = r->tokenizer_sha256,
+            .vocab_size = r->step.config.vocab_size};
+        code = stream_open(&stream, &o, st);
+        stream_close(stream);
+        if (code)
+            status_prefix(st, "%s '%s'", eval ? "eval source" : "phase", eval ? eval->name : c->phases[i].name);
+    }
+    return code;
+}
+
 static int run_open(struct run *r, struct plm_status *st)
 {
     const struct run_config *c = r->c;
@@ -147,14 +152,19 @@ static int run_open(struct run *r, struct plm_status *st)
             code = arena_commit(&r->moments, 0, "optimizer state", st);
     }
     if (!code && r->comm->rank == 0)
-        code = make_run_dir(r, st);
+        code = directory_create(c->run_dir, st);
     code = comm_agree(r->comm, code, st);
     if (!code)
         code = load_state(r, st);
+    if (code)
+        return code;
+    r->first_step = r->state.step;
     char path[PATH_MAX];
-    if (!code && r->comm->rank == 0) {
+    if (r->comm->rank == 0) {
+        code = check_data(r, st);
         snprintf(path, sizeof path, "%s/run.json", c->run_dir);
-        code = settings_save(c->settings, path, st);
+        if (!code)
+            code = settings_save(c->settings, path, st);
         snprintf(path, sizeof path, "%s/metrics.jsonl", c->run_dir);
         if (!code)
             code = metrics_open(&r->metrics, path, r->state.step, st);
@@ -283,7 +293,8 @@ static int evaluate_all(struct run *r, int64_t max_tokens, json_t *results, stru
             continue;
         const struct metric values[] = {{"eval", 0, source->name}, {"eval_loss", e.loss, NULL}, {"eval_tokens", (double)e.tokens, NULL},
                                         {"bits_per_byte", e.bits_per_byte, NULL}};
-        code = metrics_write(r->metrics, r->state.step, values, e.bits_per_byte > 0 ? 4 : 3, st);
+        if (r->state.step > r->first_step) /* a finished run, started once more, has them already */
+            code = metrics_write(r->metrics, r->state.step, values, e.bits_per_byte > 0 ? 4 : 3, st);
         if (code) {
             comm_abort(r->comm, st);
             return code;
@@ -365,7 +376,11 @@ static int finish(struct run *r, struct plm_status *st)
 {
     json_t *results = json_object();
     int code = evaluate_all(r, 0, results, st);
-    if (!code && r->comm->rank == 0) {
+    if (code) {
+        json_decref(results);
+        return code;
+    }
+    if (r->comm->rank == 0) {
         char path[PATH_MAX];
         snprintf(path, sizeof path, "%s/evaluation.json", r->c->run_dir);
         if (json_dump_file(results, path, JSON_INDENT(1) | JSON_PRESERVE_ORDER) != 0)

@@ -10,6 +10,11 @@ enum { N_SIGNALS = sizeof numbers / sizeof *numbers };
 static struct sigaction previous[N_SIGNALS];
 static bool installed;
 
+/* oneDNN's generated code points the stack register into its workspace on the heap while it multiplies: a handler on the
+ * current stack would overwrite what lies below. 64 KiB hold the kernel's frame with every vector and tile register. */
+static char handler_stack[1 << 16];
+static stack_t previous_stack;
+
 static void on_stop(int number)
 {
     stop_signal = number;
@@ -20,8 +25,11 @@ int signals_open(struct plm_status *st)
     if (installed)
         return status_set(st, PLM_EINVAL, "the signal handlers are installed already: one run at a time in a process");
     stop_signal = 0;
+    const stack_t stack = {.ss_sp = handler_stack, .ss_size = sizeof handler_stack};
+    if (sigaltstack(&stack, &previous_stack) != 0)
+        return status_set(st, PLM_EINTERNAL, "cannot set a stack for signal handlers: %s", strerror(errno));
     for (int i = 0; i < N_SIGNALS; i++) {
-        struct sigaction action = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+        struct sigaction action = {.sa_handler = on_stop, .sa_flags = SA_RESTART | SA_ONSTACK};
         if (numbers[i] == SIGINT)
             action.sa_flags |= (int)SA_RESETHAND; /* the second SIGINT finds the default action */
         sigemptyset(&action.sa_mask);
@@ -29,6 +37,7 @@ int signals_open(struct plm_status *st)
             int error = errno;
             while (i-- > 0)
                 sigaction(numbers[i], &previous[i], NULL);
+            sigaltstack(&previous_stack, NULL);
             return status_set(st, PLM_EINTERNAL, "cannot handle signals: %s", strerror(error));
         }
     }
@@ -47,5 +56,6 @@ void signals_close(void)
         return;
     for (int i = 0; i < N_SIGNALS; i++)
         sigaction(numbers[i], &previous[i], NULL);
+    sigaltstack(&previous_stack, NULL);
     installed = false;
 }

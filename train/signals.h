@@ -11,7 +11,8 @@
 
 #include "infer/base/status.h"
 
-/* Install the handlers and clear the request. Not nested: PLM_EINVAL when open already. */
+/* Install the handlers, on a stack of their own for the calling thread, and clear the request. Call it from the main thread.
+ * Not nested: PLM_EINVAL when open already. */
 int signals_open(struct plm_status *st);
 
 /* The signal that asked to stop (SIGINT, SIGTERM or SIGUSR1), or 0. */

@@ -29,7 +29,9 @@ static json_t *load_json(const char *path, struct plm_status *st)
 {
     json_error_t error;
     json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
-    if (!root)
+    if (!root && error.line < 0)
+        status_set(st, PLM_EIO, "%s", error.text); /* names the file */
+    else if (!root)
         status_set(st, PLM_EFORMAT, "%s:%d:%d: %s", path, error.line, error.column, error.text);
     return root;
 }

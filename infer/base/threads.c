@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -100,17 +101,28 @@ int pool_create(struct thread_pool **out, int n_threads, struct plm_status *st)
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->start, NULL);
     pthread_cond_init(&p->done, NULL);
-    for (int i = 1; i < n_threads; i++) {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+    sigset_t others, before; /* what is sent to the process is for its own threads; workers take only their faults */
+    sigfillset(&others);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        sigdelset(&others, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &others, &before);
+    int error = 0;
+    for (int i = 1; i < n_threads && !error; i++) {
         struct worker *w = malloc(sizeof *w);
         if (w)
             *w = (struct worker){p, i};
-        int error = w ? pthread_create(&threads[i - 1], NULL, worker_main, w) : ENOMEM;
-        if (error) {
+        error = w ? pthread_create(&threads[i - 1], NULL, worker_main, w) : ENOMEM;
+        if (error)
             free(w);
-            pool_destroy(p);
-            return status_set(st, PLM_ENOMEM, "cannot start worker thread %d of %d: %s", i, n_threads, strerror(error));
-        }
-        p->n_threads++;
+        else
+            p->n_threads++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) {
+        const int started = p->n_threads;
+        pool_destroy(p);
+        return status_set(st, PLM_ENOMEM, "cannot start worker thread %d of %d: %s", started, n_threads, strerror(error));
     }
     *out = p;
     return PLM_OK;

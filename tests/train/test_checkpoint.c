@@ -20,6 +20,7 @@
 #include "infer/base/random.h"
 #include "infer/format/safetensors.h"
 #include "train/checkpoint.h"
+#include "data/files.h"
 #include "train/files.h"
 
 static struct model_config config;

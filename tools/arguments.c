@@ -1,0 +1,55 @@
+#include "tools/arguments.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+long long argument_range(struct argp_state *state, const char *name, const char *arg, long long low, long long high)
+{
+    char *end;
+    errno = 0;
+    const long long value = strtoll(arg, &end, 10);
+    if (errno || end == arg || *end || value < low || value > high)
+        argp_error(state, "--%s is '%s', expected a whole number from %lld to %lld", name, arg, low, high);
+    return value;
+}
+
+int argument_whole(struct argp_state *state, const char *name, const char *arg)
+{
+    return (int)argument_range(state, name, arg, 0, INT32_MAX);
+}
+
+double argument_number(struct argp_state *state, const char *name, const char *arg)
+{
+    char *end;
+    const double value = strtod(arg, &end);
+    if (end == arg || *end || !isfinite(value))
+        argp_error(state, "--%s is '%s', expected a number", name, arg);
+    return value;
+}
+
+uint64_t argument_seed(struct argp_state *state, const char *name, const char *arg)
+{
+    char *end;
+    errno = 0;
+    const uint64_t value = strtoull(arg, &end, 0);
+    if (errno || end == arg || *end || strchr(arg, '-'))
+        argp_error(state, "--%s is '%s', expected a whole number from 0 to 2^64 - 1", name, arg);
+    return value;
+}
+
+void argument_only(struct argp_state *state, const char *what, const char *arg, const char **slot)
+{
+    if (*slot)
+        argp_error(state, "one %s only, found '%s' after '%s'", what, arg, *slot);
+    *slot = arg;
+}
+
+double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}

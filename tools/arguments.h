@@ -1,0 +1,26 @@
+/* What the argp parsers of the subcommands share: numbers that are all of an argument, or a usage error. */
+#ifndef TOOLS_ARGUMENTS_H
+#define TOOLS_ARGUMENTS_H
+
+#include <argp.h>
+#include <stdint.h>
+
+/* The argument of option --NAME as a whole number in [low, high]. */
+long long argument_range(struct argp_state *state, const char *name, const char *arg, long long low, long long high);
+
+/* The same from 0 to INT32_MAX: counts of tokens, threads, positions. */
+int argument_whole(struct argp_state *state, const char *name, const char *arg);
+
+/* Any finite number. */
+double argument_number(struct argp_state *state, const char *name, const char *arg);
+
+/* 64 bits, decimal or 0x. */
+uint64_t argument_seed(struct argp_state *state, const char *name, const char *arg);
+
+/* Store the one positional argument `what`; a second one is a usage error. */
+void argument_only(struct argp_state *state, const char *what, const char *arg, const char **slot);
+
+/* Seconds on a monotonic clock, for speeds. */
+double seconds_now(void);
+
+#endif

@@ -1,0 +1,40 @@
+#include "tools/command.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static char current[64] = "plm"; /* the command that runs, for error messages: the program has one */
+
+int command_fail(const struct plm_status *st)
+{
+    fprintf(stderr, "%s: error: %s\n", current, st->message);
+    return 1;
+}
+
+static void usage(FILE *out, const struct command *table, const char *example)
+{
+    fprintf(out, "usage: %s COMMAND [ARGUMENT...]\n\ncommands:\n", current);
+    for (const struct command *c = table; c->name; c++)
+        fprintf(out, "  %-10s %s\n", c->name, c->summary);
+    fprintf(out, "\n%s COMMAND --help says more.\n\nExample:\n  %s\n", current, example);
+}
+
+int command_dispatch(const struct command *table, const char *example, int argc, char **argv)
+{
+    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "-?"))) {
+        usage(stdout, table, example);
+        return 0;
+    }
+    for (const struct command *c = table; argc > 1 && c->name; c++)
+        if (!strcmp(argv[1], c->name)) {
+            size_t n = strlen(current);
+            snprintf(current + n, sizeof current - n, " %s", c->name);
+            argv[1] = current; /* how argp calls the program in usage messages */
+            return c->run(argc - 1, argv + 1);
+        }
+    if (argc > 1)
+        fprintf(stderr, "%s: error: no command '%s'; %s --help lists them\n", current, argv[1], current);
+    else
+        usage(stderr, table, example);
+    return 2;
+}
