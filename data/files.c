@@ -79,7 +79,10 @@ static int add_directory(struct file_list *l, const char *path, const char *suff
         }
         struct stat own, target;
         if (lstat(child, &own) != 0 || stat(child, &target) != 0) {
-            code = status_set(st, PLM_EIO, "cannot look at '%s': %s", child, strerror(errno));
+            if (errno == ENOENT) /* a link to nothing, or a file removed meanwhile */
+                l->n_ignored++;
+            else
+                code = status_set(st, PLM_EIO, "cannot look at '%s': %s", child, strerror(errno));
             free(child);
         } else if (S_ISDIR(own.st_mode)) {
             code = add_directory(l, child, suffix, st);

@@ -10,7 +10,7 @@
 struct file_list {
     char **paths;          /* (n), each malloc'ed */
     int64_t n, capacity;
-    int64_t n_ignored;     /* inside directories: links to directories, sockets, devices, pipes */
+    int64_t n_ignored;     /* inside directories: links to directories or to nothing, sockets, devices, pipes */
 };
 
 /* Append the files of `path`. Names that start with a dot are left out inside directories, links to files are followed,

@@ -140,6 +140,8 @@ static int read_attributes(struct shard_info *info, hid_t file, uint64_t hashes[
             return status_set(st, PLM_EFORMAT, "attribute '%s' is %lld, expected %lld to %lld", f->name, (long long)*value,
                               (long long)f->low, (long long)f->high);
     }
+    if (info->eos_id >= info->vocab_size || info->bos_id >= info->vocab_size || info->pad_id >= info->vocab_size)
+        return malformed(st, "the id of a special token is outside the vocabulary");
     if (!read_attribute(file, "doc_offsets_xxh3", H5T_NATIVE_UINT64, H5T_INTEGER, 8, H5T_SGN_NONE, &hashes[0]) ||
         !read_attribute(file, "chunk_index_xxh3", H5T_NATIVE_UINT64, H5T_INTEGER, 8, H5T_SGN_NONE, &hashes[1]))
         return malformed(st, "attribute 'doc_offsets_xxh3' or 'chunk_index_xxh3' is missing");

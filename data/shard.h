@@ -53,8 +53,7 @@ int shard_writer_create(struct shard_writer **out, const char *path, const struc
 /* Append one document of n > 0 tokens that stand for text_bytes bytes of text. */
 int shard_writer_append(struct shard_writer *w, const int32_t *tokens, int64_t n, int64_t text_bytes, struct plm_status *st);
 
-/* Tokens appended, and tokens that still fit into SHARD_MAX_CHUNKS. */
-int64_t shard_writer_tokens(const struct shard_writer *w);
+/* Tokens that still fit into SHARD_MAX_CHUNKS. */
 int64_t shard_writer_room(const struct shard_writer *w);
 
 /* Write the rest, flush, fsync and rename to the final path. *info (may be NULL) describes the file. Frees w either way; when

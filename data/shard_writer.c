@@ -255,11 +255,6 @@ static int submit(struct shard_writer *w, struct plm_status *st)
     return w->submitted - w->written == w->n_slots ? write_oldest(w, st) : PLM_OK;
 }
 
-int64_t shard_writer_tokens(const struct shard_writer *w)
-{
-    return w->info.n_tokens;
-}
-
 int64_t shard_writer_room(const struct shard_writer *w)
 {
     return w->info.chunk_tokens * SHARD_MAX_CHUNKS - w->info.n_tokens;

@@ -58,6 +58,8 @@ int command_pretrain(int argc, char **argv)
         code = pretrain_run(&config, &comm, &result, &st);
     run_config_free(&config);
     int status = 0;
+    if (code == PLM_ECOMM)
+        comm_abort(&comm, &st); /* the others may wait for this rank; each of these messages is its own */
     if (code)
         status = comm.rank == 0 ? command_fail(&st) : 1; /* the message is the same on every rank */
     else if (result.stopped_by) {

@@ -20,6 +20,7 @@ dir=$(cd "$dir" && pwd)
 fetch() {
     local package=$1 unpacked="$dir/deb/$1"
     [ -d "$unpacked" ] && return
+    rm -f "$dir/deb/$package"_*.deb
     (cd "$dir/deb" && apt-get download -q "$package" >"$package.log" 2>&1) ||
         { cat "$dir/deb/$package.log" >&2; echo "error: cannot download Debian package $package (apt-get update may help, or use --corpus DIR)" >&2; exit 1; }
     rm -rf "$unpacked.tmp"
@@ -29,7 +30,7 @@ fetch() {
 
 # take KIND PACKAGE FIND-EXPRESSION...: copy matching files, unpacked, as DIR/KIND/PACKAGE/flat-name.
 take() {
-    local kind=$1 package=$2 to="$dir/$1/$2" file name
+    local package=$2 to="$dir/$1/$2" file name
     shift 2
     fetch "$package"
     [ -d "$to" ] && return

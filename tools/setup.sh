@@ -7,7 +7,7 @@ cd "$root" || exit 1
 needed=(gcc libc6-dev meson ninja-build pkg-config libhdf5-dev libzstd-dev zlib1g-dev libjansson-dev libutf8proc-dev
         libxxhash-dev libssl-dev libcmocka-dev zstd xz-utils python3)
 # What the program can do without, and what is lost then.
-optional=(libopenmpi-dev openmpi-bin libdnnl-dev)
+optional=(libopenmpi-dev openmpi-bin libdnnl-dev libedit-dev)
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -15,7 +15,7 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 missing() {
     local package
     for package in "$@"; do
-        dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || printf '%s ' "$package"
+        dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^.i' || printf '%s ' "$package"
     done
 }
 
@@ -27,32 +27,41 @@ may_install() {
     command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 }
 
-# install_packages PACKAGE...: those of the lists above and the arguments that are missing.
-install_packages() {
-    local want
-    want=$(missing "${needed[@]}" "${optional[@]}" "$@")
-    [ -n "$want" ] || return 0
-    if may_install; then
-        say "installing with apt: $want"
-        as_root apt-get update -q >build/apt.log 2>&1 || say "apt-get update failed (build/apt.log); trying with the lists that are there"
-        # shellcheck disable=SC2086
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $want >>build/apt.log 2>&1 ||
-            say "apt-get install failed (build/apt.log)"
-    fi
-    want=$(missing "${needed[@]}")
-    [ -z "$want" ] || die "missing packages; as root, run: apt-get install --no-install-recommends $want"
-    want=$(missing "${optional[@]}" "$@")
-    [ -z "$want" ] || say "without $want: what needs them is left out (MPI: one process only; oneDNN: the core's own matrix kernels)"
+apt_install() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=60 "$@" >>build/apt.log 2>&1 ||
+        say "apt-get install failed for: $* (build/apt.log)"
 }
 
-# build_program DIRECTORY [MESON OPTION...]
-build_program() {
-    local dir=$1
-    shift
-    if [ ! -f "$dir/build.ninja" ]; then
-        meson setup "$dir" "$@" >"$dir.setup.log" 2>&1 || { tail -20 "$dir.setup.log" >&2; die "meson setup failed: $dir.setup.log"; }
+# install_packages PACKAGE...: those of the lists above and the arguments that are missing.
+install_packages() {
+    local need want
+    need=$(missing "${needed[@]}")
+    want=$(missing "${optional[@]}" "$@")
+    if [ -n "$need$want" ] && may_install; then
+        say "installing with apt: $need$want"
+        as_root apt-get update -q >build/apt.log 2>&1 || say "apt-get update failed (build/apt.log); trying with the lists that are there"
+        # shellcheck disable=SC2086
+        [ -z "$need" ] || apt_install $need
+        # shellcheck disable=SC2086
+        [ -z "$want" ] || apt_install $want
+        need=$(missing "${needed[@]}")
+        want=$(missing "${optional[@]}" "$@")
     fi
-    ninja -C "$dir" >"$dir.build.log" 2>&1 || { grep -E 'error|FAILED' -A3 "$dir.build.log" | head -40 >&2; die "the build failed: $dir.build.log"; }
+    [ -z "$need" ] || die "missing packages; as root, run: apt-get install --no-install-recommends $need"
+    [ -z "$want" ] || say "without $want: what needs them is left out (MPI: one process only; oneDNN: the core's own matrix kernels; libedit: no line editing)"
+}
+
+# build_program DIRECTORY [MESON OPTION...]: set up once, and again when optional packages have come or gone.
+build_program() {
+    local dir=$1 log=$1.log packages again=()
+    shift
+    packages=$(missing "${optional[@]}")
+    if [ ! -f "$dir/build.ninja" ] || [ "$(cat "$dir.missing" 2>/dev/null)" != "$packages" ]; then
+        [ ! -f "$dir/build.ninja" ] || again=(--reconfigure)
+        meson setup "${again[@]}" "$dir" "$@" >"$log" 2>&1 || { tail -20 "$log" >&2; die "meson setup failed: $log"; }
+        printf '%s' "$packages" >"$dir.missing"
+    fi
+    ninja -C "$dir" >"$log" 2>&1 || { grep -E 'error|FAILED' -A3 "$log" | head -40 >&2; die "the build failed: $log"; }
 }
 
 mkdir -p build

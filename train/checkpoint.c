@@ -102,8 +102,12 @@ static int publish(const char *temporary, const char *final, struct plm_status *
         return PLM_OK;
     if (errno != ENOTEMPTY && errno != EEXIST)
         return status_set(st, PLM_EIO, "cannot rename '%s' to '%s': %s", temporary, final, strerror(errno));
-    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, final, RENAME_EXCHANGE) == 0)
-        return directory_remove(temporary, st);
+    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, final, RENAME_EXCHANGE) == 0) {
+        struct plm_status left = {0}; /* the new one is in place: an old one that cannot be removed is no failure */
+        if (directory_remove(temporary, &left))
+            log_warn("%s", left.message);
+        return PLM_OK;
+    }
     int code = directory_remove(final, st); /* a file system that cannot exchange */
     if (!code && rename(temporary, final) != 0)
         code = status_set(st, PLM_EIO, "cannot rename '%s' to '%s': %s", temporary, final, strerror(errno));

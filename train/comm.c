@@ -68,8 +68,13 @@ int comm_open(struct comm *c, struct plm_status *st)
     *c = (struct comm){.rank = 0, .size = 1, .ops = &single_ops};
     int launched = launched_size();
 #ifdef HAVE_MPI
-    if (launched > 0)
-        return comm_mpi_open(c, st);
+    if (launched > 0) {
+        int code = comm_mpi_open(c, st);
+        if (!code && launched > 1 && c->size == 1)
+            code = status_set(st, PLM_ECOMM, "the launcher started %d processes, but this MPI library sees one: mpirun belongs to another MPI "
+                              "than the program was built with", launched);
+        return code;
+    }
 #else
     if (launched > 1)
         return status_set(st, PLM_EUNSUPPORTED, "started as one of %d processes by an MPI launcher, but this program was "
@@ -140,10 +145,10 @@ void comm_abort(struct comm *c, const struct plm_status *st)
 
 int comm_step_control(struct comm *c, struct step_control *control, struct plm_status *st)
 {
-    double sums[] = {control->loss_sum, control->weight_sum, control->nonfinite, control->stop, control->save};
-    int code = comm_sum_doubles(c, sums, 5, st);
+    double sums[] = {control->loss_sum, control->weight_sum, control->nonfinite, control->stop};
+    int code = comm_sum_doubles(c, sums, (int64_t)(sizeof sums / sizeof *sums), st);
     if (code)
         return code;
-    *control = (struct step_control){sums[0], sums[1], sums[2], sums[3], sums[4]};
+    *control = (struct step_control){sums[0], sums[1], sums[2], sums[3]};
     return PLM_OK;
 }

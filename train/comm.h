@@ -66,7 +66,6 @@ struct step_control {
     double weight_sum; /* sum of the weights */
     double nonfinite;  /* 1 when a loss or gradient of this rank is not finite */
     double stop;       /* 1 when this rank was asked to stop */
-    double save;       /* 1 when this rank was asked to save */
 };
 int comm_step_control(struct comm *c, struct step_control *control, struct plm_status *st);
 

@@ -33,6 +33,22 @@ int file_write_synced(const char *path, const char *text, size_t bytes, struct p
     return ok ? PLM_OK : status_set(st, PLM_EIO, "cannot write '%s': %s", path, strerror(error));
 }
 
+int file_replace(const char *path, const char *text, size_t bytes, struct plm_status *st)
+{
+    char temporary[PATH_MAX];
+    struct stat info;
+    if (lstat(path, &info) == 0 && !S_ISREG(info.st_mode)) /* a device or a link: written through, not replaced */
+        return file_write_synced(path, text, bytes, st);
+    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary)
+        return status_set(st, PLM_EINVAL, "path too long: '%s'", path);
+    int code = file_write_synced(temporary, text, bytes, st);
+    if (!code && rename(temporary, path) != 0)
+        code = status_set(st, PLM_EIO, "cannot rename '%s' to '%s': %s", temporary, path, strerror(errno));
+    if (code)
+        unlink(temporary);
+    return code;
+}
+
 int directory_sync(const char *path, struct plm_status *st)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -35,8 +35,14 @@ static void dnnl_part(void *ctx, int worker)
         a += begin * (g->trans_a ? 1 : g->lda);
     else
         b += begin * (g->trans_b ? g->ldb : 1);
-    dnnl_sgemm(g->trans_a ? 'T' : 'N', g->trans_b ? 'T' : 'N', by_rows ? end - begin : g->m, by_rows ? g->n : end - begin, g->k, g->alpha,
+    const dnnl_status_t status = dnnl_sgemm(g->trans_a ? 'T' : 'N', g->trans_b ? 'T' : 'N', by_rows ? end - begin : g->m, by_rows ? g->n : end - begin, g->k, g->alpha,
                a, g->lda, b, g->ldb, g->accumulate ? 1.0f : 0.0f, g->c + (by_rows ? begin * g->ldc : begin), g->ldc);
+    if (status != dnnl_success) { /* out of memory: nothing was written, and the own kernels need less */
+        struct gemm part = *g;
+        part.m = by_rows ? end - begin : g->m, part.n = by_rows ? g->n : end - begin;
+        part.a = a, part.b = b, part.c = g->c + (by_rows ? begin * g->ldc : begin);
+        own->gemm(&part, NULL);
+    }
 }
 
 static void gemm_by_dnnl(const struct gemm *g, struct thread_pool *pool)

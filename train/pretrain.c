@@ -1,19 +1,23 @@
 #include "train/pretrain.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "data/files.h"
 #include "infer/model/model.h"
 #include "optim/clip.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/files.h"
 #include "train/matmul.h"
 #include "train/metrics.h"
 #include "train/progress.h"
@@ -34,7 +38,6 @@ struct run {
     size_t tokenizer_bytes;
     char tokenizer_sha256[SHA256_HEX];
     struct trainer_state state;
-    int64_t saved_step;        /* step of the newest checkpoint, -1: none */
     int64_t first_step;        /* where this session began */
     int64_t skipped;           /* steps not applied in this session because something was not finite */
     struct stream *stream;     /* of phase `stream_phase` */
@@ -42,6 +45,7 @@ struct run {
     struct batch batch;
     float *nll;                /* (micro_batch * longest seq_len) */
     struct metrics *metrics;   /* rank 0 */
+    int lock;                  /* rank 0: run_dir/.lock, or -1 */
     struct progress progress;
 };
 
@@ -60,6 +64,34 @@ static int longest_row(const struct run_config *c)
     return longest;
 }
 
+/* The run's own tokenizer, by content: the path in the configuration may hold another one by now. */
+static int check_tokenizer(const struct run *r, const char *checkpoint, struct plm_status *st)
+{
+    char path[PATH_MAX], hash[SHA256_HEX];
+    if (snprintf(path, sizeof path, "%s/tokenizer.json", checkpoint) >= (int)sizeof path)
+        return status_set(st, PLM_EINVAL, "path too long: '%s'", checkpoint);
+    int code = sha256_file(path, hash, NULL, st);
+    if (!code && strcmp(hash, r->tokenizer_sha256) != 0)
+        code = status_set(st, PLM_EINVAL, "'%s' was trained with another tokenizer than '%s' is now; give this run another run_dir", checkpoint,
+                          r->c->tokenizer);
+    return code;
+}
+
+/* One trainer at a time in a run directory. The lock goes with the process, however it ends. */
+static int lock_run_dir(struct run *r, struct plm_status *st)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/.lock", r->c->run_dir) >= (int)sizeof path)
+        return status_set(st, PLM_EINVAL, "path too long: '%s'", r->c->run_dir);
+    r->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (r->lock < 0)
+        return status_set(st, PLM_EIO, "cannot create '%s': %s", path, strerror(errno));
+    if (flock(r->lock, LOCK_EX | LOCK_NB) != 0)
+        return errno == EWOULDBLOCK ? status_set(st, PLM_EINVAL, "another process is training in '%s'; wait for it, or stop it", r->c->run_dir)
+                                    : status_set(st, PLM_EIO, "cannot lock '%s': %s", path, strerror(errno));
+    return PLM_OK;
+}
+
 /* Where to start: the newest checkpoint of the run, model.path, or random weights. Each rank reads for itself, from the path
  * that rank 0 found. */
 static int load_state(struct run *r, struct plm_status *st)
@@ -76,7 +108,6 @@ static int load_state(struct run *r, struct plm_status *st)
     memcpy(r->state.config_sha256, hash, sizeof hash);
     r->state.seed = r->c->seed;
     r->state.world_size = r->comm->size;
-    r->saved_step = -1;
     const struct optimizer_slot slots[] = {{"m", r->m}, {"v", r->v}};
     const struct checkpoint checkpoint = {.config = &r->step.config, .table = &r->step.table, .params = r->step.weights, .slots = slots, .n_slots = 2};
     if (*path) {
@@ -85,11 +116,16 @@ static int load_state(struct run *r, struct plm_status *st)
         if (!code && strcmp(state.config_sha256, hash) != 0)
             code = status_set(st, PLM_EINVAL, "'%s' belongs to a run with another configuration (model, data, schedule or seed differ); "
                               "give this run another run_dir, or remove that one", path);
+        if (!code)
+            code = check_tokenizer(r, path, st);
         if (!code) {
             r->state = state;
-            r->saved_step = state.step;
+            r->state.world_size = r->comm->size;
             if (r->comm->rank == 0)
                 log_info("continuing from %s (step %lld of %lld)", path, (long long)state.step, (long long)r->c->total_steps);
+            if (r->comm->rank == 0 && state.world_size != r->comm->size)
+                log_info("it was saved by %d ranks, now there are %d: the same samples, but sums may differ in the last bits", state.world_size,
+                         r->comm->size);
         }
     } else if (r->c->model_path) {
         code = checkpoint_load_weights(r->c->model_path, &r->step.table, r->step.weights, st);
@@ -153,6 +189,8 @@ static int run_open(struct run *r, struct plm_status *st)
     }
     if (!code && r->comm->rank == 0)
         code = directory_create(c->run_dir, st);
+    if (!code && r->comm->rank == 0)
+        code = lock_run_dir(r, st);
     code = comm_agree(r->comm, code, st);
     if (!code)
         code = load_state(r, st);
@@ -183,12 +221,26 @@ static void run_close(struct run *r)
     step_destroy(&r->step);
     pool_destroy(r->pool);
     free(r->tokenizer);
+    if (r->lock >= 0)
+        close(r->lock);
+}
+
+/* How often the phase that ends went through each of its sources. */
+static void report_epochs(const struct run *r)
+{
+    const struct phase *phase = r->stream ? &r->c->phases[r->stream_phase] : NULL;
+    for (int k = 0; phase && r->comm->rank == 0 && k < phase->n_sources; k++) {
+        struct stream_usage u;
+        if (!stream_usage(r->stream, k, phase->steps * phase->batch_rows, &u, NULL))
+            log_info("phase '%s': %.2f epochs of %s", phase->name, u.epochs, phase->mixture[k].path);
+    }
 }
 
 /* Open the data of the phase at this point and tell the loader what this rank will ask for. */
 static int enter_phase(struct run *r, const struct curriculum_point *at, struct plm_status *st)
 {
     const struct phase *phase = &r->c->phases[at->phase];
+    report_epochs(r);
     stream_close(r->stream);
     r->stream = NULL;
     batch_free(&r->batch);
@@ -249,7 +301,11 @@ static int train_step(struct run *r, const struct curriculum_point *at, struct s
         code = comm_step_control(r->comm, &out->control, st);
     if (code)
         return code;
-    const double sum = norm_sum_squares(r->step.grads, r->step.table.padded, r->norm_partials, r->pool);
+    /* Rank 0's norm, so that ranks on different processors, whose last bits may differ, apply the same factor. */
+    double sum = norm_sum_squares(r->step.grads, r->step.table.padded, r->norm_partials, r->pool);
+    code = comm_broadcast(r->comm, &sum, sizeof sum, 0, st);
+    if (code)
+        return code;
     const double weight = out->control.weight_sum;
     out->grad_norm = weight > 0 ? sqrt(sum) / weight : 0;
     out->applied = weight > 0 && isfinite(sum) && out->control.nonfinite == 0;
@@ -274,7 +330,6 @@ static int save(struct run *r, struct plm_status *st)
         if (!code)
             progress_note(&r->progress, "step %lld: saved %s", (long long)r->state.step, path);
     }
-    r->saved_step = r->state.step;
     return comm_agree(r->comm, code, st);
 }
 
@@ -360,7 +415,7 @@ static int run_steps(struct run *r, struct pretrain_result *result, struct plm_s
             return code;
         }
         const bool stop = o.control.stop > 0;
-        if (stop || !more || o.control.save > 0 || (c->checkpoint_every && r->state.step % c->checkpoint_every == 0))
+        if (stop || !more || (c->checkpoint_every && r->state.step % c->checkpoint_every == 0))
             code = save(r, st);
         if (stop) {
             result->stopped_by = signals_stop_requested() ? signals_stop_requested() : 15;
@@ -383,14 +438,9 @@ static int finish(struct run *r, struct plm_status *st)
     if (r->comm->rank == 0) {
         char path[PATH_MAX];
         snprintf(path, sizeof path, "%s/evaluation.json", r->c->run_dir);
-        if (json_dump_file(results, path, JSON_INDENT(1) | JSON_PRESERVE_ORDER) != 0)
-            code = status_set(st, PLM_EIO, "cannot write '%s': %s", path, strerror(errno));
-        for (int i = 0; i < r->c->n_phases && r->stream && i == r->stream_phase; i++)
-            for (int k = 0; k < r->c->phases[i].n_sources; k++) {
-                struct stream_usage u;
-                if (!stream_usage(r->stream, k, r->c->phases[i].steps * r->c->phases[i].batch_rows, &u, NULL))
-                    log_info("phase '%s': %.2f epochs of %s", r->c->phases[i].name, u.epochs, r->c->phases[i].mixture[k].path);
-            }
+        char *text = json_dumps(results, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+        code = text ? file_replace(path, text, strlen(text), st) : status_no_memory(st, 0, "the evaluation as text");
+        free(text);
     }
     json_decref(results);
     return comm_agree(r->comm, code, st);
@@ -398,7 +448,7 @@ static int finish(struct run *r, struct plm_status *st)
 
 int pretrain_run(const struct run_config *c, struct comm *comm, struct pretrain_result *result, struct plm_status *st)
 {
-    struct run r = {.c = c, .comm = comm};
+    struct run r = {.c = c, .comm = comm, .lock = -1};
     *result = (struct pretrain_result){0};
     int code = comm_agree(comm, signals_open(st), st);
     if (code)
@@ -412,9 +462,13 @@ int pretrain_run(const struct run_config *c, struct comm *comm, struct pretrain_
     }
     if (!code)
         code = run_steps(&r, result, st);
-    if (!code && !result->stopped_by)
+    if (!code && !result->stopped_by) {
+        report_epochs(&r);
         code = finish(&r, st);
+    }
     result->steps = r.state.step;
+    if (r.skipped && comm->rank == 0)
+        log_warn("%lld of %lld steps were skipped because something was not finite", (long long)r.skipped, (long long)(r.state.step - r.first_step));
     if (comm->rank == 0)
         log_set_sink(NULL, NULL);
     run_close(&r);

@@ -12,7 +12,7 @@ struct pretrain_result {
 };
 
 /* Run or continue the run in c->run_dir: with a checkpoint there, from the newest complete one; otherwise from random weights
- * (or model.path). Collective. RUN/config.json of the resolved run goes to run_dir/run.json, every step's metrics to
+ * (or model.path). Collective. The resolved configuration goes to run_dir/run.json, every step's metrics to
  * run_dir/metrics.jsonl, held-out losses to run_dir/evaluation.json when the run is complete.
  *
  * A step whose loss or gradient is not finite on any rank is skipped on all of them, counted and reported. SIGINT or SIGTERM on

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
@@ -66,7 +67,7 @@ char *progress_format(const struct progress_status *s, int width, char *out, siz
 
 void progress_open(struct progress *p, FILE *out, int64_t every)
 {
-    *p = (struct progress){.lock = PTHREAD_MUTEX_INITIALIZER, .out = out, .terminal = out && isatty(fileno(out)),
+    *p = (struct progress){.lock = PTHREAD_MUTEX_INITIALIZER, .out = out, .terminal = out && (isatty(fileno(out)) || getenv("PLM_TERMINAL")),
                            .every = every > 0 ? every : 1};
 }
 

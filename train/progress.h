@@ -27,7 +27,7 @@ struct progress_status {
     double tokens_per_second;      /* 0: not known yet */
 };
 
-/* `every` is log.every_steps. */
+/* `every` is log.every_steps. Under a launcher the output is a pipe; PLM_TERMINAL in the environment says that a terminal reads it. */
 void progress_open(struct progress *p, FILE *out, int64_t every);
 
 /* Show a step: at most ten times a second on a terminal, every `every` steps and at the last step elsewhere. */

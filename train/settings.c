@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "infer/base/mapped.h"
+#include "train/files.h"
 
 #define MAX_FILE (16 << 20) /* bytes of a configuration file: more is some other file */
 #define MAX_KNOWN_DEPTH 16  /* nesting of sections */
@@ -524,13 +525,7 @@ int settings_save(const struct settings *s, const char *path, struct plm_status 
     char *text = settings_to_json(s);
     if (!text)
         return status_no_memory(st, 0, "the configuration as text");
-    FILE *f = fopen(path, "w");
-    bool ok = f && fputs(text, f) >= 0 && fputc('\n', f) != EOF;
-    int error = errno;
-    if (f && fclose(f) != 0 && ok) {
-        ok = false;
-        error = errno;
-    }
+    int code = file_replace(path, text, strlen(text), st);
     free(text);
-    return ok ? PLM_OK : status_set(st, PLM_EIO, "cannot write '%s': %s", path, strerror(error));
+    return code;
 }

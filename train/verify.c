@@ -65,8 +65,11 @@ static int read_batch(struct batch *b, const char *path, struct plm_status *st)
     const struct { const char *key; int32_t *out; } parts[] = {{"tokens", b->tokens}, {"targets", b->targets}, {"mask", mask}, {"doc_start", b->doc_start}};
     for (int i = 0; i < 4 && !code; i++)
         code = read_matrix(root, parts[i].key, (int)rows, (int)len, parts[i].out, path, st);
+    float any = 0;
     for (size_t i = 0; i < rows * len && !code; i++)
-        b->weight[i] = (float)mask[i];
+        any += b->weight[i] = (float)mask[i];
+    if (!code && any == 0)
+        code = status_set(st, PLM_EFORMAT, "%s: the mask is zero everywhere: there is no loss", path);
     free(mask);
     json_decref(root);
     return code;
@@ -124,7 +127,8 @@ static int run_updates(struct training *t, struct step *s, const struct batch *b
         step_zero_gradients(s);
         step_forward(s, b);
         step_backward(s, b, b->weight, nll);
-        const double loss = masked_loss(b, nll, &weight) / weight;
+        double loss = masked_loss(b, nll, &weight);
+        loss /= weight;
         const double norm = sqrt(norm_sum_squares(s->grads, s->table.padded, partial, s->pool)) / weight;
         const double lr = schedule_rate(&t->schedule, k);
         t->losses[k - 1] = (float)loss, t->grad_norms[k - 1] = (float)norm, t->lrs[k - 1] = (float)lr;
@@ -180,7 +184,8 @@ static int verify_batch(struct step *s, const struct batch *b, struct training *
         double weight;
         step_forward(s, b);
         step_nll(s, b, nll, logits);
-        loss = (float)(masked_loss(b, nll, &weight) / weight);
+        const double sum = masked_loss(b, nll, &weight);
+        loss = (float)(sum / weight);
         step_backward(s, b, b->weight, spare);
         for (size_t i = 0; i < padded; i++)
             grads[i] = s->grads[i] / (float)weight;

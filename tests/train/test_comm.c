@@ -25,7 +25,7 @@ static void job_of_one(void **state)
     float x[3] = {1, 2, 3};
     assert_int_equal(comm_sum_floats(&c, x, 3, &st), PLM_OK);
     assert_true(x[0] == 1 && x[2] == 3);
-    struct step_control control = {2.5, 4, 0, 1, 0};
+    struct step_control control = {2.5, 4, 0, 1};
     assert_int_equal(comm_step_control(&c, &control, &st), PLM_OK);
     assert_true(control.loss_sum == 2.5 && control.weight_sum == 4 && control.stop == 1);
     assert_int_equal(comm_agree(&c, PLM_OK, &st), PLM_OK);
@@ -99,7 +99,7 @@ static int ranks(void)
     struct step_control control = {.loss_sum = 1.5, .weight_sum = 2, .stop = c.rank == 1};
     CHECK(comm_step_control(&c, &control, &st) == PLM_OK);
     CHECK(control.loss_sum == 1.5 * c.size && control.weight_sum == 2.0 * c.size);
-    CHECK(control.stop == 1 && control.nonfinite == 0 && control.save == 0);
+    CHECK(control.stop == 1 && control.nonfinite == 0);
 
     CHECK(comm_agree(&c, PLM_OK, &st) == PLM_OK);
     int code = c.rank == 1 ? status_set(&st, PLM_EIO, "shard 'b' is missing") : PLM_OK;
