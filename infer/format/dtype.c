@@ -4,14 +4,19 @@
 #include <math.h>
 #include <string.h>
 
+#include "infer/format/kquants.h"
+
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensor files are little-endian and used as mapped");
-_Static_assert(sizeof(struct block_q8_0) == 34, "block_q8_0 is the layout in files");
+_Static_assert(sizeof(struct block_q8_0) == 34 && sizeof(struct block_q4_0) == 18, "the layouts in files");
 
 static const struct dtype_info infos[DTYPE_COUNT] = {
     [DTYPE_F32] = {"f32", "F32", 0, 0, 1, 4},
     [DTYPE_F16] = {"f16", "F16", 1, 1, 1, 2},
     [DTYPE_BF16] = {"bf16", "BF16", 30, 32, 1, 2},
     [DTYPE_Q8_0] = {"q8_0", NULL, 8, 7, 32, sizeof(struct block_q8_0)},
+    [DTYPE_Q4_0] = {"q4_0", NULL, 2, 2, 32, sizeof(struct block_q4_0)},
+    [DTYPE_Q4_K] = {"q4_k", NULL, 12, 15, 256, sizeof(struct block_q4_k)},
+    [DTYPE_Q6_K] = {"q6_k", NULL, 14, 18, 256, sizeof(struct block_q6_k)},
 };
 
 const struct dtype_info *dtype_info(enum dtype type)
@@ -133,6 +138,30 @@ static void q8_0_quantize(struct block_q8_0 *block, const float *x)
         block->q[j] = (int8_t)roundf(x[j] * inverse);
 }
 
+/* The element of largest magnitude becomes -8, the one digit that has no opposite. */
+static void q4_0_quantize(struct block_q4_0 *block, const float *x)
+{
+    float largest = 0.0f, signed_largest = 0.0f;
+    int finite = 1;
+    for (int j = 0; j < 32; j++) {
+        float a = fabsf(x[j]);
+        finite &= a <= FLT_MAX;
+        if (a > largest) {
+            largest = a;
+            signed_largest = x[j];
+        }
+    }
+    *block = (struct block_q4_0){.d = 0x7e00};
+    if (!finite)
+        return;
+    float d = signed_largest / -8.0f, inverse = fabsf(d) >= FLT_MIN ? 1.0f / d : 0.0f;
+    block->d = f32_to_f16(d);
+    for (int j = 0; j < 32; j++) {
+        int q = (int)(x[j] * inverse + 8.5f);
+        block->q[j % 16] |= (uint8_t)((q < 15 ? q : 15) << (j < 16 ? 0 : 4));
+    }
+}
+
 void dtype_to_f32(enum dtype type, float *out, const void *row, int64_t n)
 {
     switch (type) {
@@ -154,6 +183,24 @@ void dtype_to_f32(enum dtype type, float *out, const void *row, int64_t n)
             for (int j = 0; j < 32; j++)
                 out[i + j] = d * (float)block->q[j];
         }
+        break;
+    case DTYPE_Q4_0:
+        for (int64_t i = 0; i < n; i += 32) {
+            const struct block_q4_0 *block = (const struct block_q4_0 *)row + i / 32;
+            float d = f16_to_f32(block->d);
+            for (int j = 0; j < 16; j++) {
+                out[i + j] = d * (float)((block->q[j] & 15) - 8);
+                out[i + j + 16] = d * (float)((block->q[j] >> 4) - 8);
+            }
+        }
+        break;
+    case DTYPE_Q4_K:
+        for (int64_t i = 0; i < n; i += 256)
+            q4_k_dequantize(out + i, (const struct block_q4_k *)row + i / 256);
+        break;
+    case DTYPE_Q6_K:
+        for (int64_t i = 0; i < n; i += 256)
+            q6_k_dequantize(out + i, (const struct block_q6_k *)row + i / 256);
         break;
     case DTYPE_COUNT:
         break;
@@ -177,6 +224,18 @@ void dtype_from_f32(enum dtype type, void *row, const float *in, int64_t n)
     case DTYPE_Q8_0:
         for (int64_t i = 0; i < n; i += 32)
             q8_0_quantize((struct block_q8_0 *)row + i / 32, in + i);
+        break;
+    case DTYPE_Q4_0:
+        for (int64_t i = 0; i < n; i += 32)
+            q4_0_quantize((struct block_q4_0 *)row + i / 32, in + i);
+        break;
+    case DTYPE_Q4_K:
+        for (int64_t i = 0; i < n; i += 256)
+            q4_k_quantize((struct block_q4_k *)row + i / 256, in + i);
+        break;
+    case DTYPE_Q6_K:
+        for (int64_t i = 0; i < n; i += 256)
+            q6_k_quantize((struct block_q6_k *)row + i / 256, in + i);
         break;
     case DTYPE_COUNT:
         break;

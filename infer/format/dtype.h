@@ -2,6 +2,7 @@
 #ifndef INFER_FORMAT_DTYPE_H
 #define INFER_FORMAT_DTYPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,6 +13,9 @@ enum dtype {
     DTYPE_F16,
     DTYPE_BF16,
     DTYPE_Q8_0, /* blocks of 32: one f16 scale d, 32 int8 q; value = d * q */
+    DTYPE_Q4_0, /* blocks of 32: one f16 scale d, 32 4-bit q; value = d * (q - 8) */
+    DTYPE_Q4_K, /* super-blocks of 256: 8 sub-blocks of 32 with 6-bit scale and minimum; value = d * sc * q - dmin * m */
+    DTYPE_Q6_K, /* super-blocks of 256: 16 sub-blocks of 16 with int8 scale; value = d * sc * (q - 32) */
     DTYPE_COUNT
 };
 
@@ -29,8 +33,32 @@ struct block_q8_0 {
     int8_t q[32];
 };
 
+struct block_q4_0 {
+    uint16_t d;    /* f16 bits */
+    uint8_t q[16]; /* element i: low nibble of q[i] for i < 16, high nibble of q[i - 16] otherwise */
+};
+
+struct block_q4_k {
+    uint16_t d, dmin;   /* f16 bits: scale of the sub-block scales, and of the minimums */
+    uint8_t scales[12]; /* 8 scales and 8 minimums of 6 bits, packed as ggml packs them */
+    uint8_t q[128];     /* 64 elements in 32 bytes: low nibbles the first 32, high nibbles the next */
+};
+
+struct block_q6_k {
+    uint8_t ql[128];   /* low 4 bits */
+    uint8_t qh[64];    /* high 2 bits */
+    int8_t scales[16];
+    uint16_t d;        /* f16 bits */
+};
+
 /* Never NULL for a valid enum value. */
 const struct dtype_info *dtype_info(enum dtype type);
+
+/* Whether the type's blocks share scales, i.e. have more than one element. */
+static inline bool dtype_is_quantized(enum dtype type)
+{
+    return type >= DTYPE_Q8_0 && type < DTYPE_COUNT;
+}
 
 /* By lower-case name, safetensors name, GGUF number: DTYPE_COUNT when unknown. */
 enum dtype dtype_by_name(const char *name);

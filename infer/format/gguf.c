@@ -527,7 +527,8 @@ int gguf_tensor(const struct gguf *g, const char *name, struct stored_tensor *ou
     const struct tensor *t = *found;
     if (t->stored.type == DTYPE_COUNT)
         return status_set(st, PLM_EUNSUPPORTED,
-                          "'%s': tensor '%s' has type %s (%u); this build computes with f32, f16, bf16 and q8_0", g->path, name,
+                          "'%s': tensor '%s' has type %s (%u); this build computes with f32, f16, bf16, q8_0, "
+                          "q4_0, q4_K and q6_K", g->path, name,
                           gguf_type_name(t->gguf_type), t->gguf_type);
     if ((uintptr_t)t->stored.data % dtype_alignment(t->stored.type) != 0)
         return status_set(st, PLM_EUNSUPPORTED,

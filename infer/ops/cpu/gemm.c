@@ -29,11 +29,11 @@ static int64_t even_block(int64_t n, int64_t limit, int64_t multiple)
 bool gemm_kernel_valid(const struct gemm_kernel *k)
 {
     return k->mr >= 1 && k->mr <= GEMM_MAX_MR && k->nr >= 1 && k->nr <= GEMM_MAX_NR && k->kc >= GEMM_CONVERT &&
-           k->kc <= GEMM_MAX_KC && k->kc % GEMM_CONVERT == 0 && k->mc >= k->mr && k->mc % k->mr == 0 && k->nc >= k->nr &&
+           k->kc <= GEMM_MAX_KC && k->kc % GEMM_MAX_BLOCK == 0 && k->mc >= k->mr && k->mc % k->mr == 0 && k->nc >= k->nr &&
            k->nc % k->nr == 0;
 }
 
-/* A workspace: packed A (mc, kc), packed B (kc, nc), rows of B converted to f32 (nr, GEMM_CONVERT). */
+/* A workspace: packed A (mc, kc), packed B (kc, nc), rows of B converted to f32 (nr, GEMM_MAX_BLOCK). */
 struct workspace {
     int64_t mc, nc;
     float *a, *b, *rows;
@@ -41,7 +41,7 @@ struct workspace {
 
 static size_t workspace_floats(const struct gemm_kernel *kernel, int64_t mc, int64_t nc)
 {
-    return (size_t)(round_up(mc * kernel->kc, 16) + round_up(nc * kernel->kc, 16) + kernel->nr * GEMM_CONVERT);
+    return (size_t)(round_up(mc * kernel->kc, 16) + round_up(nc * kernel->kc, 16) + kernel->nr * GEMM_MAX_BLOCK);
 }
 
 static struct workspace workspace_layout(const struct gemm_kernel *kernel, int64_t mc, int64_t nc, float *memory)
@@ -62,19 +62,26 @@ static void pack_a(const struct gemm_kernel *kernel, const struct gemm *g, float
     }
 }
 
+/* How many elements of a row are converted at a time: as many as keep the rows of a panel in L1, in whole blocks. */
+static int64_t convert_step(enum dtype type)
+{
+    int64_t block = dtype_info(type)->block_elements;
+    return block > GEMM_CONVERT ? block : GEMM_CONVERT;
+}
+
 /* One panel of a B that is not f32: a few rows by a few columns at a time, so that the converted values stay in L1. */
 static void pack_b_converted(const struct gemm_kernel *kernel, const struct gemm *g, float *to, float *rows, int64_t j0,
                              int columns, int64_t p0, int64_t k)
 {
     size_t row_bytes = dtype_row_bytes(g->b_type, g->ldb);
-    int64_t block = dtype_info(g->b_type)->block_elements;
-    for (int64_t p = 0; p < k; p += GEMM_CONVERT) {
-        int64_t n = min_i64(GEMM_CONVERT, k - p);
+    int64_t block = dtype_info(g->b_type)->block_elements, step = convert_step(g->b_type);
+    for (int64_t p = 0; p < k; p += step) {
+        int64_t n = min_i64(step, k - p);
         size_t offset = dtype_row_bytes(g->b_type, p0 + p);
         for (int j = 0; j < columns; j++)
-            kernel->to_f32(rows + j * GEMM_CONVERT, (const char *)g->b + (size_t)(j0 + j) * row_bytes + offset, g->b_type,
+            kernel->to_f32(rows + j * step, (const char *)g->b + (size_t)(j0 + j) * row_bytes + offset, g->b_type,
                            round_up(n, block));
-        kernel->pack_rows(to + p * kernel->nr, kernel->nr, rows, GEMM_CONVERT, columns, n);
+        kernel->pack_rows(to + p * kernel->nr, kernel->nr, rows, step, columns, n);
     }
 }
 
@@ -126,7 +133,7 @@ static void multiply_block(const struct gemm_kernel *kernel, const struct gemm *
                            int64_t m, int64_t j0, int64_t n)
 {
     struct product product = {kernel, g, g->trans_a && n <= 2 * kernel->nr, !g->trans_b && m <= 2 * kernel->mr};
-    int64_t kc = even_block(g->k, kernel->kc, GEMM_CONVERT); /* depends on k alone: so does the order of the sums */
+    int64_t kc = even_block(g->k, kernel->kc, convert_step(g->b_type)); /* depends on k and the type: so does the order of sums */
     int64_t mc = even_block(m, w->mc, kernel->mr), nc = even_block(n, w->nc, kernel->nr);
     for (int64_t j = 0; j < n; j += nc) {
         int64_t nb = min_i64(nc, n - j), columns = round_up(nb, kernel->nr);
@@ -196,7 +203,7 @@ void gemm_serial(const struct gemm_kernel *kernel, const struct gemm *g, void *s
 
 /* The calling thread's workspace. */
 static _Thread_local struct {
-    float *memory;
+    void *memory;
     size_t bytes;
 } cached;
 static pthread_once_t cached_once = PTHREAD_ONCE_INIT;
@@ -208,14 +215,14 @@ static void cached_create_key(void)
     cached_key_valid = pthread_key_create(&cached_key, free) == 0;
 }
 
-static float *cached_workspace(size_t bytes)
+void *gemm_workspace(size_t bytes)
 {
     if (cached.bytes >= bytes)
         return cached.memory;
     pthread_once(&cached_once, cached_create_key);
     if (!cached_key_valid)
         return NULL;
-    float *memory = aligned_alloc(SCRATCH_ALIGN, (size_t)round_up((int64_t)bytes, SCRATCH_ALIGN));
+    void *memory = aligned_alloc(SCRATCH_ALIGN, (size_t)round_up((int64_t)bytes, SCRATCH_ALIGN));
     if (!memory)
         return NULL;
     if (pthread_setspecific(cached_key, memory)) {
@@ -232,14 +239,14 @@ static float *cached_workspace(size_t bytes)
 static __attribute__((noinline)) void multiply_block_on_stack(const struct gemm_kernel *kernel, const struct gemm *g, int64_t i0,
                                                               int64_t m, int64_t j0, int64_t n)
 {
-    _Alignas(SCRATCH_ALIGN) float memory[GEMM_MAX_KC * (GEMM_MAX_MR + GEMM_MAX_NR) + GEMM_MAX_NR * GEMM_CONVERT];
+    _Alignas(SCRATCH_ALIGN) float memory[GEMM_MAX_KC * (GEMM_MAX_MR + GEMM_MAX_NR) + GEMM_MAX_NR * GEMM_MAX_BLOCK];
     struct workspace w = workspace_layout(kernel, kernel->mr, kernel->nr, memory);
     multiply_block(kernel, g, &w, i0, m, j0, n);
 }
 
 static void multiply_part(const struct gemm_kernel *kernel, const struct gemm *g, int64_t i0, int64_t m, int64_t j0, int64_t n)
 {
-    float *memory = cached_workspace(gemm_scratch_bytes(kernel));
+    float *memory = gemm_workspace(gemm_scratch_bytes(kernel));
     if (!memory) {
         multiply_block_on_stack(kernel, g, i0, m, j0, n);
         return;

@@ -14,7 +14,8 @@ enum {
     GEMM_MAX_MR = 16,  /* bounds of the blocks of any kernel, see gemm_kernel_valid */
     GEMM_MAX_NR = 48,
     GEMM_MAX_KC = 512,
-    GEMM_CONVERT = 64, /* elements of a row converted to f32 at a time: whole blocks of every type */
+    GEMM_CONVERT = 64, /* elements of a row converted to f32 at a time, if that is a whole number of blocks */
+    GEMM_MAX_BLOCK = 256, /* elements of the largest block of a type */
     GEMV_MAX_M = 8,    /* products with at most so many rows take the matrix-vector path */
 };
 
@@ -43,6 +44,9 @@ struct gemm_kernel {
 void gemm_parallel(const struct gemm_kernel *kernel, const struct gemm *g, struct thread_pool *pool);
 void gemm_serial(const struct gemm_kernel *kernel, const struct gemm *g, void *scratch);
 size_t gemm_scratch_bytes(const struct gemm_kernel *kernel);
+
+/* The calling thread's workspace with at least `bytes`, 64-byte aligned, as of the last call; NULL without memory. */
+void *gemm_workspace(size_t bytes);
 
 /* Whether the block sizes keep the driver's promises: multiples of the tile, within the bounds above. */
 bool gemm_kernel_valid(const struct gemm_kernel *kernel);

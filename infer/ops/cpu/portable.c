@@ -3,32 +3,24 @@
 #include <string.h>
 
 #include "infer/ops/cpu/gemm.h"
+#include "infer/ops/cpu/latent_attention.h"
+#include "infer/ops/cpu/narrow.h"
+#include "infer/ops/cpu/sparse_rows.h"
 #include "infer/ops/cpu/tables.h"
 
-enum { MR = 4, NR = 8, CHUNK = 32 /* elements converted at a time: one q8_0 block */ };
+enum { MR = 4, NR = 8, CHUNK = 256 /* elements converted at a time: whole blocks of every type */ };
 
-/* Elements [at, at + count) of a row, as float32; at is a multiple of CHUNK. */
+/* Elements [at, at + count) of a row, as float32; at is a multiple of CHUNK. What a last block has beyond is not wanted. */
 static void row_chunk(float out[CHUNK], const void *row, enum dtype type, int64_t at, int count)
 {
-    const uint16_t *half = (const uint16_t *)row + at;
-    const struct block_q8_0 *block = (const struct block_q8_0 *)row + at / CHUNK;
-    float d;
-    switch (type) {
-    case DTYPE_F16:
-        for (int i = 0; i < count; i++)
-            out[i] = f16_to_f32(half[i]);
-        break;
-    case DTYPE_BF16:
-        for (int i = 0; i < count; i++)
-            out[i] = bf16_to_f32(half[i]);
-        break;
-    case DTYPE_Q8_0:
-        d = f16_to_f32(block->d);
-        for (int i = 0; i < count; i++)
-            out[i] = d * block->q[i];
-        break;
-    default:
-        memcpy(out, (const float *)row + at, (size_t)count * sizeof *out);
+    int block = dtype_info(type)->block_elements;
+    const char *from = (const char *)row + dtype_row_bytes(type, at);
+    int whole = count / block * block;
+    dtype_to_f32(type, out, from, whole);
+    if (whole < count) {
+        float last[CHUNK];
+        dtype_to_f32(type, last, from + dtype_row_bytes(type, whole), block);
+        memcpy(out + whole, last, (size_t)(count - whole) * sizeof *out);
     }
 }
 
@@ -190,22 +182,45 @@ const struct gemm_kernel gemm_kernel_portable = {
 
 static void portable_gemm(const struct gemm *g, struct thread_pool *pool)
 {
-    gemm_parallel(&gemm_kernel_portable, g, pool);
+    if (!narrow_gemm(&narrow_kernel_portable, g, pool))
+        gemm_parallel(&gemm_kernel_portable, g, pool);
 }
 
 static void portable_gemm_serial(const struct gemm *g, void *scratch)
 {
-    gemm_serial(&gemm_kernel_portable, g, scratch);
+    if (!narrow_gemm_serial(&narrow_kernel_portable, g, scratch))
+        gemm_serial(&gemm_kernel_portable, g, scratch);
 }
 
 static size_t portable_gemm_scratch_bytes(void)
 {
-    return gemm_scratch_bytes(&gemm_kernel_portable);
+    size_t bytes = gemm_scratch_bytes(&gemm_kernel_portable);
+    return bytes > NARROW_SCRATCH ? bytes : NARROW_SCRATCH;
+}
+
+static int64_t portable_sparse_rows(const struct sparse_rows *s, struct thread_pool *pool)
+{
+    return sparse_rows_run(s, pool, axpy);
+}
+
+static const struct latent_kernel latent_kernel_portable = {
+    .gemm = &gemm_kernel_portable, .max = max, .exp_sum = exp_sum, .axpy = axpy,
+};
+
+static void portable_latent_attention(const struct latent_attention *items, int n_items, struct thread_pool *pool, void *scratch)
+{
+    latent_attention_run(&latent_kernel_portable, items, n_items, pool, scratch);
+}
+
+static size_t portable_latent_attention_scratch_bytes(int n_head, int rank, int rotary, int64_t total_rows, int n_items, int threads)
+{
+    return latent_attention_bytes(&latent_kernel_portable, n_head, rank, rotary, total_rows, n_items, threads);
 }
 
 const struct ops ops_table_portable = {
     .name = "portable",
     .gemm = portable_gemm, .gemm_serial = portable_gemm_serial, .gemm_scratch_bytes = portable_gemm_scratch_bytes,
-    .dot = dot, .axpy = axpy, .scale = scale, .add = add, .max = max, .exp_sum = exp_sum, .to_f32 = to_f32,
+    .sparse_rows = portable_sparse_rows, .dot = dot, .axpy = axpy, .scale = scale, .add = add, .max = max, .exp_sum = exp_sum, .to_f32 = to_f32,
     .rms_norm = rms_norm, .relu2 = relu2, .rope = rope,
+    .latent_attention = portable_latent_attention, .latent_attention_scratch_bytes = portable_latent_attention_scratch_bytes,
 };

