@@ -5,14 +5,16 @@
 #include "tools/arguments.h"
 #include "tools/command.h"
 #include "train/verify.h"
+#include "train/verify_d2o.h"
 
 struct arguments {
-    const char *case_dir, *out;
+    const char *case_dir, *d2o, *out;
     int threads;
 };
 
 static const struct argp_option options[] = {
     {"out", 'o', "FILE", 0, "write the tensors to this safetensors file (required)", 0},
+    {"d2o", 'd', "DIR", 0, "run the cache compression case in DIR (d2o.json, gqa.json, gqa.safetensors) instead", 0},
     {"threads", 't', "N", 0, "threads; 0: one per processor (default)", 0},
     {0},
 };
@@ -21,6 +23,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct arguments *a = state->input;
     switch (key) {
+    case 'd': a->d2o = arg; return 0;
     case 'o': a->out = arg; return 0;
     case 't': a->threads = argument_whole(state, "threads", arg); return 0;
     case ARGP_KEY_ARG: argument_only(state, "CASE", arg, &a->case_dir); return 0;
@@ -34,12 +37,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp parser = {options, parse, "CASE",
     "Run the reference case in directory CASE (model/, batch.json, training.json) and write logits, nll, loss, every grad.TENSOR, and losses, "
-    "grad_norms and lrs of the updates.\vExample: plm verify case --out mine.safetensors", 0, 0, 0};
+    "grad_norms and lrs of the updates; with --d2o, run the model under every cache policy and write logits.LAYOUT.POLICY and out.POLICY, and budgets "
+    "and kept positions to FILE.json.\vExamples:\n  plm verify case --out mine.safetensors\n  plm verify case --d2o case/d2o --out mine.safetensors", 0, 0, 0};
 
 int command_verify(int argc, char **argv)
 {
     struct arguments a = {0};
     struct plm_status st = {0};
     argp_parse(&parser, argc, argv, 0, NULL, &a);
-    return verify_case(a.case_dir, a.out, a.threads, &st) ? command_fail(&st) : 0;
+    int code = a.d2o ? verify_d2o(a.case_dir, a.d2o, a.out, a.threads, &st) : verify_case(a.case_dir, a.out, a.threads, &st);
+    return code ? command_fail(&st) : 0;
 }
