@@ -64,8 +64,14 @@ size_t plm_token_bytes(const struct plm_model *model, int32_t token, bool specia
 int32_t plm_token_eos(const struct plm_model *model);
 
 struct plm_session_options {
-    int context;   /* positions the cache can hold; 0: plm_model_context_length */
-    int n_threads; /* 0: one per processor */
+    int context;              /* positions the cache can hold; 0: plm_model_context_length */
+    int n_threads;            /* 0: one per processor */
+    const char *cache_type;   /* "f32" (NULL: this), "f16" or "q8_0" */
+    const char *cache_policy; /* "full" (NULL: this), or one that keeps a budget of slots per layer and drops or merges the rest: "streaming"
+                               * (first and recent tokens), "h2o" (and those most attended to), "d2o" (evicted ones are merged into
+                               * their neighbours, arXiv 2406.13035), "d2o+count" (merged slots count as many tokens as they stand for) */
+    int cache_budget;         /* slots per layer, on average; 0: */
+    double cache_share;       /* this share of the first tokens appended, in (0, 1] */
 };
 
 /* options NULL: defaults. Free with plm_session_close before the model is closed. */
@@ -81,7 +87,8 @@ int plm_session_append(struct plm_session *session, const int32_t *tokens, size_
 /* Logits (V) of the next token, owned by the session, valid until the next append; NULL before the first. */
 const float *plm_session_logits(const struct plm_session *session);
 
-/* Tokens in the sequence; cut it back to its first n tokens (n = 0: start anew). Cutting drops the logits. */
+/* Tokens in the sequence; cut it back to its first n tokens (n = 0: start anew). Cutting drops the logits. With a cache policy only
+ * n = 0 is possible: PLM_EUNSUPPORTED otherwise. */
 size_t plm_session_length(const struct plm_session *session);
 int plm_session_truncate(struct plm_session *session, size_t n, struct plm_status *st);
 

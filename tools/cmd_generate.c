@@ -8,34 +8,28 @@
 #include "data/utf8.h"
 #include "infer/base/status.h"
 #include "tools/arguments.h"
+#include "tools/cache_options.h"
 #include "tools/command.h"
 #include "tools/open_model.h"
+#include "tools/sampling_options.h"
 
 struct arguments {
     const char *model, *prompt;
-    int n, threads, context;
+    int n;
     bool json, ignore_eos, parse_special;
     struct plm_sampling sampling;
+    struct plm_session_options session;
 };
 
-enum { OPT_TEMPERATURE = 256, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_PENALTY, OPT_WINDOW, OPT_SEED, OPT_JSON, OPT_CONTEXT, OPT_IGNORE_EOS, OPT_SPECIAL };
+enum { OPT_JSON = 256, OPT_IGNORE_EOS, OPT_SPECIAL };
 
 static const struct argp_option options[] = {
     {"prompt", 'p', "TEXT", 0, "the text to continue (required)", 0},
     {"tokens", 'n', "N", 0, "generate at most N tokens (default 128)", 0},
     {"threads", 't', "N", 0, "threads; 0: one per processor (default)", 0},
-    {"context", OPT_CONTEXT, "N", 0, "positions of the cache (default: what the model was trained for)", 0},
     {"json", OPT_JSON, 0, 0, "print one JSON object with text, token ids and timings instead of the text", 0},
     {"ignore-eos", OPT_IGNORE_EOS, 0, 0, "go on after the end-of-text token", 0},
     {"special", OPT_SPECIAL, 0, 0, "read special tokens such as <|im_start|> in the prompt, and print them", 0},
-    {0, 0, 0, 0, "Sampling:", 1},
-    {"temperature", OPT_TEMPERATURE, "X", 0, "0: greedy (default 0.8)", 1},
-    {"top-k", OPT_TOP_K, "K", 0, "keep the K likeliest tokens; 0: all (default)", 1},
-    {"top-p", OPT_TOP_P, "P", 0, "keep the smallest set with probability P (default 0.95)", 1},
-    {"min-p", OPT_MIN_P, "P", 0, "drop tokens below P times the likeliest's probability (default 0)", 1},
-    {"repetition-penalty", OPT_PENALTY, "X", 0, "1: off (default)", 1},
-    {"repetition-window", OPT_WINDOW, "N", 0, "tokens the penalty looks back on; 0: all (default)", 1},
-    {"seed", OPT_SEED, "N", 0, "same seed, same text (default 0)", 1},
     {0},
 };
 
@@ -43,20 +37,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct arguments *a = state->input;
     switch (key) {
+    case ARGP_KEY_INIT: state->child_inputs[0] = &a->sampling, state->child_inputs[1] = &a->session; return 0;
     case 'p': a->prompt = arg; return 0;
     case 'n': a->n = argument_whole(state, "tokens", arg); return 0;
-    case 't': a->threads = argument_whole(state, "threads", arg); return 0;
-    case OPT_CONTEXT: a->context = argument_whole(state, "context", arg); return 0;
+    case 't': a->session.n_threads = argument_whole(state, "threads", arg); return 0;
     case OPT_JSON: a->json = true; return 0;
     case OPT_IGNORE_EOS: a->ignore_eos = true; return 0;
     case OPT_SPECIAL: a->parse_special = true; return 0;
-    case OPT_TEMPERATURE: a->sampling.temperature = (float)argument_number(state, "temperature", arg); return 0;
-    case OPT_TOP_K: a->sampling.top_k = argument_whole(state, "top-k", arg); return 0;
-    case OPT_TOP_P: a->sampling.top_p = (float)argument_number(state, "top-p", arg); return 0;
-    case OPT_MIN_P: a->sampling.min_p = (float)argument_number(state, "min-p", arg); return 0;
-    case OPT_PENALTY: a->sampling.repetition_penalty = (float)argument_number(state, "repetition-penalty", arg); return 0;
-    case OPT_WINDOW: a->sampling.repetition_window = argument_whole(state, "repetition-window", arg); return 0;
-    case OPT_SEED: a->sampling.seed = argument_seed(state, "seed", arg); return 0;
     case ARGP_KEY_ARG: argument_only(state, "MODEL", arg, &a->model); return 0;
     case ARGP_KEY_END:
         if (!a->model || !a->prompt)
@@ -66,9 +53,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
+static const struct argp_child children[] = {{&sampling_argp, 0, "Sampling:", 1}, {&cache_argp, 0, "Cache:", 2}, {0}};
+
 static const struct argp parser = {options, parse, "MODEL",
     "Continue a text. " MODEL_HELP " The text goes to standard output, the speed to standard error.\v"
-    "Example: plm generate model-q8_0.gguf --prompt 'The hacker' -n 64 --temperature 0", 0, 0, 0};
+    "Example: plm generate model-q8_0.gguf --prompt 'The hacker' -n 64 --temperature 0", children, 0, 0};
 
 struct generation {
     int32_t *tokens;      /* prompt, then what was generated */
@@ -110,7 +99,7 @@ static int generate(const struct arguments *a, const struct plm_model *model, st
     int code = plm_session_append(session, g->tokens, g->n_prompt, st);
     g->prefill_s = seconds_now() - start;
     start = seconds_now();
-    const size_t limit = (size_t)(a->context ? a->context : plm_model_context_length(model));
+    const size_t limit = (size_t)(a->session.context ? a->session.context : plm_model_context_length(model));
     g->finish = "length";
     for (int i = 0; i < a->n && !code; i++) {
         int32_t token;
@@ -176,8 +165,7 @@ int command_generate(int argc, char **argv)
     if (!code)
         code = tokenize_prompt(&a, model, &g, &st);
     if (!code) {
-        struct plm_session_options o = {.context = a.context, .n_threads = a.threads};
-        code = plm_session_open(&session, model, &o, &st);
+        code = plm_session_open(&session, model, &a.session, &st);
     }
     if (!code)
         code = generate(&a, model, session, &g, &st);

@@ -1,26 +1,38 @@
-/* One new token through the model: absorbed attention over the latent cache (plm.md 1.4). */
+/* One new token of each of several sequences through the model: absorbed attention over latent caches (plm.md 1.4). */
 #ifndef INFER_MODEL_DECODE_H
 #define INFER_MODEL_DECODE_H
 
-#include "infer/cache/latent_cache.h"
+#include "infer/cache/policy.h"
 #include "infer/model/forward.h"
 
-/* Buffers for one token. H heads, L = kv_lora_rank + rope. */
+/* Buffers for a batch of B tokens. H heads, L = kv_lora_rank + rope. */
 struct decode_buffers {
-    float *x;        /* (d) residual stream */
-    float *a;        /* (d) normed input of attention or MLP */
-    float *q;        /* (H*(nope+rope)) */
-    float *q_latent; /* (H, L): W_UK^T q_nope, then the rotated q_pe */
-    float *scores;   /* (H, capacity) */
-    float *z;        /* (H, kv_lora_rank): attention-weighted latents */
-    float *attn;     /* (H*v) */
-    float *u;        /* (ff), then squared in place */
+    float *x;        /* (B, d) residual stream */
+    float *a;        /* (B, d) normed input of attention or MLP */
+    float *q;        /* (B, H*(nope+rope)) */
+    float *kv_a;     /* (B, L) new latents and rotated keys */
+    float *q_latent; /* (B, H, L): W_UK^T q_nope, then the rotated q_pe */
+    float *z;        /* (B, H, kv_lora_rank): attention-weighted latents */
+    float *attn;     /* (B, H*v) */
+    float *u;        /* (B, ff), then squared in place */
+    struct latent_attention *items; /* (B) */
+    void *attention_scratch;
+    void *policy_scratch;           /* NULL: no sequence has a policy */
 };
-void decode_buffers_layout(struct decode_buffers *b, const struct model_config *c, int64_t capacity, struct arena *arena);
+void decode_buffers_layout(struct decode_buffers *b, const struct model_config *c, const struct ops *ops, int64_t batch, int64_t capacity,
+                           int threads, struct arena *arena);
 
-/* Append `token` to the cache at position cache->length and leave the residual stream after the last layer in b->x.
- * f: config, weights, ops, pool and rope are used, with n_seq = q_len = 1 and past = cache->length. Does not change
- * cache->length. */
-void decode_token(const struct forward_pass *f, const struct latent_cache *cache, const struct decode_buffers *b, int32_t token);
+/* One row of a batch. */
+struct decode_row {
+    int32_t token;
+    int32_t position;       /* its true position */
+    struct kv_slots *slots; /* (n_layer) of its sequence; the token's slot is appended to each */
+    const struct policy_options *policy;
+    const int64_t *budgets; /* (n_layer) that the policy brings the slots down to; not used by POLICY_FULL */
+};
+
+/* Take `rows` through the layers and leave the residual stream after the last in b->x. f: config, weights, ops, pool and rope are
+ * used. The budgets have been checked: nothing here can fail. */
+void decode_batch(const struct forward_pass *f, const struct decode_buffers *b, const struct decode_row *rows, int64_t n);
 
 #endif

@@ -94,7 +94,7 @@ void forward_linear(const struct forward_pass *f, float *y, int64_t ldy, const f
                     int64_t rows, bool accumulate)
 {
     const struct gemm g = {.m = rows, .n = w->rows, .k = w->cols, .trans_b = true, .accumulate = accumulate, .alpha = 1, .a = x,
-                           .lda = ldx, .b = w->data, .ldb = w->cols, .b_type = w->type, .c = y, .ldc = ldy};
+                           .lda = ldx, .b = w->data, .ldb = w->cols, .b_type = w->type, .precision = f->precision, .c = y, .ldc = ldy};
     f->ops->gemm(&g, f->pool);
 }
 
@@ -160,6 +160,15 @@ static void copy(const struct forward_pass *f, float *to, int64_t ld_to, const f
     pool_for(f->pool, rows, ROWS_GRAIN, copy_rows, &j);
 }
 
+struct attention forward_attention(const struct forward_pass *f, const struct layer_activations *act, const float *keys)
+{
+    const struct model_config *c = f->config;
+    const int64_t heads = c->num_attention_heads;
+    return (struct attention){.n_seq = f->n_seq, .q_len = f->q_len, .past = f->past, .n_head = c->num_attention_heads, .nope = c->qk_nope_head_dim,
+        .rope = c->qk_rope_head_dim, .v = c->v_head_dim, .first_key = f->doc_start, .q = act->q, .ldq = heads * model_qk_head_dim(c), .kv = act->kv,
+        .ldkv = heads * (c->qk_nope_head_dim + c->v_head_dim), .k_pe = keys + c->kv_lora_rank, .ld_pe = model_latent_dim(c), .out = act->attn, .lse = act->lse};
+}
+
 void forward_layer(const struct forward_pass *f, int layer, const struct layer_activations *act, const float *keys, float *out)
 {
     const struct model_config *c = f->config;
@@ -176,9 +185,7 @@ void forward_layer(const struct forward_pass *f, int layer, const struct layer_a
     copy(f, act->latent + rank, ld_latent, act->kv_a + rank, ld_latent, rows, c->qk_rope_head_dim);
     forward_rope(f, act->latent + rank, ld_latent, 1, 0, false);
     forward_linear(f, act->kv, ldkv, keys, ld_latent, &w[TENSOR_KV_B], f->n_seq * (f->past + f->q_len), false);
-    const struct attention a = {.n_seq = f->n_seq, .q_len = f->q_len, .past = f->past, .n_head = c->num_attention_heads,
-        .nope = c->qk_nope_head_dim, .rope = c->qk_rope_head_dim, .v = c->v_head_dim, .first_key = f->doc_start, .q = act->q,
-        .ldq = ldq, .kv = act->kv, .ldkv = ldkv, .k_pe = keys + rank, .ld_pe = ld_latent, .out = act->attn, .lse = act->lse};
+    const struct attention a = forward_attention(f, act, keys);
     attention_forward(&a, f->ops, f->pool, f->attention_scratch, f->max_keys);
     copy(f, act->mid, d, act->x, d, rows, d);
     forward_linear(f, act->mid, d, act->attn, ld_attn, &w[TENSOR_O], rows, true);

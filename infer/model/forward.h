@@ -44,6 +44,7 @@ struct forward_pass {
     const struct ops *ops;
     struct thread_pool *pool;
     const struct rope_table *rope;
+    enum precision precision;   /* of activations against quantised weights */
     int64_t n_seq, q_len, past; /* as in struct attention */
     const int32_t *doc_start;   /* (n_seq, q_len): attention and positions start there; NULL: at 0 */
     void *attention_scratch;
@@ -55,6 +56,9 @@ void layer_activations_layout(struct layer_activations *l, const struct model_co
 
 /* Embedding rows of n tokens -> x (n, d). */
 void forward_embed(const struct forward_pass *f, const int32_t *tokens, int64_t n, float *x);
+
+/* The attention of one layer over what forward_layer has left in act; keys as there. */
+struct attention forward_attention(const struct forward_pass *f, const struct layer_activations *act, const float *keys);
 
 /* One layer: act->x -> out (R, d), filling the other buffers. `keys`: the latent rows of all past + q_len positions of the
  * one sequence when past > 0 (the last q_len of them are act->latent); act->latent itself otherwise. */

@@ -37,7 +37,7 @@ static struct plm_session *session_or_fail(const struct plm_model *m, int thread
 static void logits_agree_with_the_reference(void **state)
 {
     (void)state;
-    static const char *const tables[] = {"portable", "avx2", "avx512"};
+    static const char *const tables[] = {"portable", "avx2", "avx512", "avx512vnni"};
     struct safetensors expected;
     int32_t tokens[64];
     float *got = malloc(64 * GOLDEN_VOCAB * sizeof *got);
@@ -45,7 +45,7 @@ static void logits_agree_with_the_reference(void **state)
     const struct stored_tensor *want = safetensors_find(&expected, "logits");
     assert_non_null(want);
     struct plm_model *m = open_or_fail(GOLDEN "/plain/model");
-    for (int table = 0; table < 3; table++) {
+    for (int table = 0; table < 4; table++) {
         setenv("PLM_OPS", tables[table], 1);
         for (int row = 0; row < 2; row++)
             for (int decode = 0; decode < 2; decode++) {

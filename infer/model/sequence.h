@@ -1,0 +1,30 @@
+/* Inside of struct sequence, for the engine. The public calls are in infer/model/engine.h. */
+#ifndef INFER_MODEL_SEQUENCE_H
+#define INFER_MODEL_SEQUENCE_H
+
+#include "infer/model/engine.h"
+
+struct sequence {
+    const struct engine *engine;
+    struct arena arena;
+    int64_t capacity, length;
+    int32_t *tokens;         /* (capacity) */
+    int n_layer;
+    struct kv_slots *layers; /* (n_layer) */
+    struct sequence_options options;
+    bool compressed;         /* the prompt is in and the policy has taken its budgets */
+    int64_t *budgets;        /* (n_layer); zeros before */
+    double **sums;           /* (n_layer) of (capacity): attention each position received in the prefill; NULL without scores */
+};
+
+/* After the prompt of a sequence with a policy: budgets, scores, and the first compression. Changes nothing when it fails. */
+int sequence_finish_prompt(struct sequence *s, const struct ops *ops, struct thread_pool *pool, void *policy_scratch, struct plm_status *st);
+
+const struct plm_model *engine_model(const struct engine *e);
+int64_t engine_context(const struct engine *e);
+bool engine_policies(const struct engine *e);
+
+/* Bytes of the arena that sequence_create would commit. */
+int sequence_measure(const struct engine *e, const struct sequence_options *options, size_t *bytes, struct plm_status *st);
+
+#endif

@@ -1,0 +1,45 @@
+#include "tools/cache_options.h"
+
+#include <string.h>
+
+#include "infer/plm.h"
+#include "tools/arguments.h"
+
+enum { OPT_CONTEXT = 0x2000, OPT_TYPE, OPT_POLICY, OPT_BUDGET };
+
+static const struct argp_option options[] = {
+    {"context", OPT_CONTEXT, "N", 0, "positions of the cache (default: what the model was trained for)", 0},
+    {"cache-type", OPT_TYPE, "TYPE", 0, "f32 (default), f16 or q8_0", 0},
+    {"cache-policy", OPT_POLICY, "POLICY", 0, "full (default), streaming, h2o, d2o or d2o+count: keep a budget of slots, drop or merge the rest", 0},
+    {"cache-budget", OPT_BUDGET, "N|P%", 0, "slots per layer on average, or a share of the prompt (default with a policy: 20%)", 0},
+    {0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct plm_session_options *o = state->input;
+    switch (key) {
+    case OPT_CONTEXT: o->context = argument_whole(state, "context", arg); return 0;
+    case OPT_TYPE: o->cache_type = arg; return 0;
+    case OPT_POLICY: o->cache_policy = arg; return 0;
+    case OPT_BUDGET: {
+        const size_t n = strlen(arg);
+        if (n > 1 && n < 16 && arg[n - 1] == '%') {
+            char number[16];
+            memcpy(number, arg, n - 1);
+            number[n - 1] = 0;
+            o->cache_share = argument_number(state, "cache-budget", number) / 100;
+        } else {
+            o->cache_budget = argument_whole(state, "cache-budget", arg);
+        }
+        return 0;
+    }
+    case ARGP_KEY_END:
+        if (o->cache_policy && o->cache_budget == 0 && o->cache_share == 0)
+            o->cache_share = 0.2; /* the budget D2O was published with */
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp cache_argp = {options, parse, 0, 0, 0, 0, 0};
