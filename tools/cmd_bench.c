@@ -8,124 +8,19 @@
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #endif
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
 
 #include "infer/base/threads.h"
 #include "infer/ops/ops.h"
-#include "tools/bench_train.h"
 #include "tools/arguments.h"
+#include "tools/bench_attention.h"
+#include "tools/bench_peak.h"
+#include "tools/bench_model.h"
+#include "tools/bench_train.h"
+#include "tools/bench_weights.h"
 #include "tools/command.h"
 
 enum { RUNS = 7, ROWS = 2048 /* B * T of a step */, HEAD_ROWS = 512 /* rows per chunk of the head */ };
 static const double RUN_SECONDS = 4e-3; /* a run repeats its product for about so long */
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof *values, compare_doubles);
-    return values[n / 2];
-}
-
-/* The FMA peak: chains of multiply-adds in registers, enough of them to hide the latency. Returns the multiply-adds done;
- * the sum goes to *sink so that the work cannot be left out. */
-enum { PEAK_ROUNDS = 1000000, PEAK_CHAINS = 12 };
-
-#ifdef __x86_64__
-static __attribute__((target("avx512f"))) double fma_loop_avx512(float *sink)
-{
-    __m512 acc[PEAK_CHAINS], a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
-    for (int i = 0; i < PEAK_CHAINS; i++)
-        acc[i] = _mm512_set1_ps((float)i);
-    for (int r = 0; r < PEAK_ROUNDS; r++)
-#pragma GCC unroll 12
-        for (int i = 0; i < PEAK_CHAINS; i++)
-            acc[i] = _mm512_fmadd_ps(acc[i], a, b);
-    for (int i = 1; i < PEAK_CHAINS; i++)
-        acc[0] = _mm512_add_ps(acc[0], acc[i]);
-    *sink = _mm512_reduce_add_ps(acc[0]);
-    return 16.0 * PEAK_ROUNDS * PEAK_CHAINS;
-}
-
-static __attribute__((target("avx2,fma"))) double fma_loop_avx2(float *sink)
-{
-    __m256 acc[PEAK_CHAINS], a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
-    for (int i = 0; i < PEAK_CHAINS; i++)
-        acc[i] = _mm256_set1_ps((float)i);
-    for (int r = 0; r < PEAK_ROUNDS; r++)
-#pragma GCC unroll 12
-        for (int i = 0; i < PEAK_CHAINS; i++)
-            acc[i] = _mm256_fmadd_ps(acc[i], a, b);
-    for (int i = 1; i < PEAK_CHAINS; i++)
-        acc[0] = _mm256_add_ps(acc[0], acc[i]);
-    float lanes[8];
-    _mm256_storeu_ps(lanes, acc[0]);
-    *sink = lanes[0] + lanes[7];
-    return 8.0 * PEAK_ROUNDS * PEAK_CHAINS;
-}
-#endif
-
-/* Without an instruction set of its own: vectors of four, which every target has, multiply and add apart where it must. */
-static double fma_loop_portable(float *sink)
-{
-    typedef float vec4 __attribute__((vector_size(16)));
-    vec4 acc[PEAK_CHAINS], a = {0.999f, 0.999f, 0.999f, 0.999f}, b = {0.001f, 0.001f, 0.001f, 0.001f};
-#pragma GCC unroll 12
-    for (int i = 0; i < PEAK_CHAINS; i++)
-        acc[i] = a * (float)i;
-    for (int r = 0; r < PEAK_ROUNDS; r++)
-#pragma GCC unroll 12
-        for (int i = 0; i < PEAK_CHAINS; i++)
-            acc[i] = acc[i] * a + b;
-#pragma GCC unroll 12
-    for (int i = 1; i < PEAK_CHAINS; i++)
-        acc[0] += acc[i];
-    *sink = acc[0][0] + acc[0][3];
-    return 4.0 * PEAK_ROUNDS * PEAK_CHAINS;
-}
-
-struct peak {
-    double (*loop)(float *sink);
-    double madds[4096]; /* by worker */
-};
-
-static void peak_worker(void *ctx, int worker)
-{
-    struct peak *p = ctx;
-    volatile float keep;
-    float sink;
-    p->madds[worker] = p->loop(&sink);
-    keep = sink;
-    (void)keep;
-}
-
-/* GFLOP/s of the instruction set of a table, all threads of the pool together. */
-static double measure_peak(const struct ops *ops, struct thread_pool *pool)
-{
-    static const struct peak none;
-    struct peak p = none;
-    p.loop = fma_loop_portable;
-#ifdef __x86_64__
-    if (!strcmp(ops->name, "avx512"))
-        p.loop = fma_loop_avx512;
-    else if (!strcmp(ops->name, "avx2"))
-        p.loop = fma_loop_avx2;
-#else
-    (void)ops;
-#endif
-    double start = seconds_now(), madds = 0;
-    pool_run(pool, peak_worker, &p);
-    double seconds = seconds_now() - start;
-    for (int w = 0; w < pool_size(pool); w++)
-        madds += p.madds[w];
-    return 2e-9 * madds / seconds;
-}
 
 /* A weight matrix of the 10 M model: 10 layers, hidden 256, 4 heads of 64 + 32, v 64, kv_lora 128, FFN 1024, vocabulary 8192. */
 struct weight {
@@ -174,6 +69,7 @@ static void dnnl_product(const struct gemm *g)
 struct gemm_options {
     int threads;
     int json;
+    struct bench_weights weights; /* type DTYPE_COUNT: the products of a training step instead */
 };
 
 /* Seconds of one product, by our own operations or by oneDNN. The other library's threads must be asleep. */
@@ -239,13 +135,13 @@ static int compare_products(const struct gemm_options *options, const struct ops
             struct gemm g = pass_product(&weights[i], (enum pass)pass, x, y, c);
             double own[RUNS], dnnl[RUNS] = {0}, now[RUNS], work = 2.0 * (double)g.m * (double)g.n * (double)g.k;
             for (int run = 0; run < RUNS; run++) {
-                now[run] = measure_peak(ops, pool);
+                now[run] = bench_fma_peak(ops, pool);
                 own[run] = time_product(&g, ops, pool, false);
                 if (with_dnnl)
                     dnnl[run] = time_product(&g, ops, pool, true);
             }
-            double own_median = median(own, RUNS), dnnl_median = median(dnnl, RUNS), rate = 1e-9 * work / own_median;
-            double peak = median(now, RUNS);
+            double own_median = bench_median(own, RUNS), dnnl_median = bench_median(dnnl, RUNS), rate = 1e-9 * work / own_median;
+            double peak = bench_median(now, RUNS);
             peaks[n_peaks++] = peak;
             flops += weights[i].count * work;
             own_seconds += weights[i].count * own_median;
@@ -265,7 +161,7 @@ static int compare_products(const struct gemm_options *options, const struct ops
                 printf(" %9.1f %9.2f", 1e-9 * work / dnnl_median, dnnl_median / own_median);
             printf("\n");
         }
-    double rate = 1e-9 * flops / own_seconds, peak = median(peaks, n_peaks);
+    double rate = 1e-9 * flops / own_seconds, peak = bench_median(peaks, n_peaks);
     if (options->json) {
         json_t *all = json_pack("{s:i, s:s, s:f, s:f, s:f, s:O}", "threads", options->threads, "ops", ops->name, "peak_gflops",
                                 peak, "gflops", rate, "of_peak", rate / peak, "products", rows);
@@ -304,8 +200,23 @@ static error_t gemm_parse(int key, char *arg, struct argp_state *state)
     case 'j':
         options->json = 1;
         return 0;
+    case 'y':
+        options->weights.type = dtype_by_name(arg);
+        if (options->weights.type == DTYPE_COUNT)
+            argp_error(state, "--type '%s' is unknown; expected f32, f16, bf16, q8_0, q4_0, q4_k or q6_k", arg);
+        return 0;
+    case 'r':
+        n = strtol(arg, &end, 10);
+        if (*end || end == arg || n < 1 || n > 4096)
+            argp_error(state, "--rows is '%s', expected a number from 1 to 4096", arg);
+        options->weights.rows = (int)n;
+        return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument '%s'", arg);
+        return 0;
+    case ARGP_KEY_END:
+        if (options->weights.rows && options->weights.type == DTYPE_COUNT)
+            argp_error(state, "--rows needs --type: it is for products with weights of one type");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -316,6 +227,8 @@ static int bench_gemm(int argc, char **argv)
 {
     static const struct argp_option table[] = {
         {"threads", 't', "N", 0, "threads to use (default: one per processor)", 0},
+        {"type", 'y', "TYPE", 0, "measure products with weights of this type, at 1 and 512 rows of activations", 0},
+        {"rows", 'r', "M", 0, "with --type: this number of rows instead", 0},
         {"json", 'j', NULL, 0, "print one JSON object instead of a table", 0},
         {0},
     };
@@ -323,17 +236,20 @@ static int bench_gemm(int argc, char **argv)
         table, gemm_parse, NULL,
         "Speed of the matrix products of a training step of the 10 M model, against the measured FMA peak and, where plm was "
         "built with it, oneDNN. Medians of several runs; peak, own and oneDNN take turns. PLM_OPS=avx2 or portable measures "
-        "slower instruction sets."
-        "\vExample:\n  plm bench gemm --threads 2",
+        "slower instruction sets. With --type: products with stored weights of that type, one row against a plain read of the same "
+        "bytes, many rows against the peak of the multiply-adds used."
+        "\vExample:\n  plm bench gemm --threads 2\n  plm bench gemm --type q4_k",
         NULL, NULL, NULL};
-    struct gemm_options options = {.threads = threads_available()};
+    struct gemm_options options = {.threads = threads_available(), .weights = {.type = DTYPE_COUNT}};
     if (argp_parse(&parser, argc, argv, 0, NULL, &options))
         return 1;
     struct plm_status st = {0};
     struct thread_pool *pool;
     if (pool_create(&pool, options.threads, &st))
         return command_fail(&st);
-    int code = compare_products(&options, ops_select(OPS_BEST), pool, &st);
+    options.weights.json = options.json;
+    int code = options.weights.type == DTYPE_COUNT ? compare_products(&options, ops_select(OPS_BEST), pool, &st)
+                                                   : bench_weights_run(&options.weights, ops_select(OPS_BEST), pool, &st);
     pool_destroy(pool);
     return code ? command_fail(&st) : 0;
 }
@@ -342,6 +258,9 @@ int command_bench(int argc, char **argv)
 {
     static const struct command benchmarks[] = {{"train", "a whole training step, beside other trainers", bench_train},
                                                 {"gemm", "matrix products of a training step against the FMA peak and oneDNN", bench_gemm},
+                                                {"attention", "attention over latent rows at depth against the FMA peak and the memory", bench_attention},
+                                                {"decode", "decoding by batch and depth, and prefill, of a model", bench_decode},
+                                                {"model", "write a model of random weights to measure", bench_model},
                                                 {NULL, NULL, NULL}};
     return command_dispatch(benchmarks, "plm bench gemm --threads 2", argc, argv);
 }

@@ -1,4 +1,4 @@
-/* plm data build|inspect */
+/* plm data build|inspect|recall */
 #include <argp.h>
 #include <errno.h>
 #include <math.h>
@@ -309,6 +309,7 @@ int command_data(int argc, char **argv)
 {
     static const struct command commands[] = {{"build", "text to shards", run_build},
                                               {"inspect", "what shards hold", run_inspect},
+                                              {"recall", "generated recall tasks as text to train on", command_data_recall},
                                               {NULL, NULL, NULL}};
     return command_dispatch(commands, "plm data build --tokenizer run/tokenizer.json --out run/data corpus/", argc, argv);
 }

@@ -10,12 +10,12 @@
 
 struct arguments {
     const char *model, *out, *name;
-    enum dtype type;
+    struct export_type type;
 };
 
 static const struct argp_option options[] = {
     {"out", 'o', "FILE", 0, "the GGUF file to write (required)", 0},
-    {"type", 't', "TYPE", 0, "of the matrices: f32, f16 (default), bf16 or q8_0", 0},
+    {"type", 't', "TYPE", 0, "of the matrices: f32, f16 (default), bf16, q8_0, q4_0, q4_k, q6_k, or q4_k_m (q4_k with q6_k where it matters most)", 0},
     {"name", 'n', "NAME", 0, "general.name (default: the file's name)", 0},
     {0},
 };
@@ -27,9 +27,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'o': a->out = arg; return 0;
     case 'n': a->name = arg; return 0;
     case 't':
-        a->type = dtype_by_name(arg);
-        if (a->type == DTYPE_COUNT)
-            argp_error(state, "--type '%s' is unknown; expected f32, f16, bf16 or q8_0", arg);
+        if (!export_type_by_name(&a->type, arg))
+            argp_error(state, "--type '%s' is unknown; expected %s", arg, export_type_names);
         return 0;
     case ARGP_KEY_ARG: argument_only(state, "MODEL", arg, &a->model); return 0;
     case ARGP_KEY_END:
@@ -45,8 +44,9 @@ static const struct argp parser = {options, parse, "MODEL",
 
 int command_export(int argc, char **argv)
 {
-    struct arguments a = {.type = DTYPE_F16};
+    struct arguments a = {0};
     struct plm_status st = {0};
+    export_type_by_name(&a.type, "f16");
     argp_parse(&parser, argc, argv, 0, NULL, &a);
     char path[PATH_MAX];
     struct plm_model *model = NULL;
@@ -54,14 +54,20 @@ int command_export(int argc, char **argv)
     const char *slash = strrchr(a.out, '/');
     int code = open_model(&model, a.model, path, &st);
     if (!code)
-        code = export_gguf(model, a.type, a.name ? a.name : slash ? slash + 1 : a.out, a.out, &summary, &st);
+        code = export_gguf(model, &a.type, a.name ? a.name : slash ? slash + 1 : a.out, a.out, &summary, &st);
     plm_model_close(model);
     if (code)
         return command_fail(&st);
-    printf("%s: %s from %s, %d tensors, %.2f MB\nsha256 %s\n", a.out, dtype_info(a.type)->name, path, summary.n_tensors, (double)summary.bytes / 1e6,
-           summary.sha256);
+    printf("%s: %s from %s, %d tensors (", a.out, a.type.name, path, summary.n_tensors);
+    const char *separator = "";
+    for (int t = 0; t < DTYPE_COUNT; t++)
+        if (summary.n_of_type[t]) {
+            printf("%s%d %s", separator, summary.n_of_type[t], dtype_info((enum dtype)t)->name);
+            separator = ", ";
+        }
+    printf("), %.2f MB\nsha256 %s\n", (double)summary.bytes / 1e6, summary.sha256);
     if (summary.n_fallback)
-        printf("%d matrices are stored as f16, because their rows are no multiple of %d: %s, ...\n", summary.n_fallback,
-               dtype_info(a.type)->block_elements, summary.first_fallback);
+        printf("%d matrices have rows that are no multiple of %d and are stored in another type: %s\n", summary.n_fallback,
+               dtype_info(a.type.type)->block_elements, summary.fallbacks);
     return 0;
 }

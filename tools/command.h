@@ -20,10 +20,14 @@ int command_dispatch(const struct command *table, const char *example, int argc,
 
 int command_tokenizer(int argc, char **argv);
 int command_data(int argc, char **argv);
+int command_data_recall(int argc, char **argv);
+int command_eval(int argc, char **argv);
 int command_bench(int argc, char **argv);
+int command_plan(int argc, char **argv);
 int command_pretrain(int argc, char **argv);
 int command_export(int argc, char **argv);
 int command_generate(int argc, char **argv);
+int command_chat(int argc, char **argv);
 int command_logits(int argc, char **argv);
 int command_verify(int argc, char **argv);
 

@@ -18,9 +18,20 @@ static const char chat_template[] =
     "assistant<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-static int put_hyper_parameters(struct gguf_writer *w, const struct plm_model *m, enum dtype type, const char *name, struct plm_status *st)
+const char export_type_names[] = "f32, f16, bf16, q8_0, q4_0, q4_k, q6_k or q4_k_m";
+
+bool export_type_by_name(struct export_type *out, const char *name)
 {
-    const struct model_config *c = &m->config;
+    bool mixture = strcmp(name, "q4_k_m") == 0;
+    enum dtype type = mixture ? DTYPE_Q4_K : dtype_by_name(name);
+    if (type == DTYPE_COUNT)
+        return false;
+    *out = (struct export_type){mixture ? "q4_k_m" : dtype_info(type)->name, type, mixture};
+    return true;
+}
+
+int export_put_config(struct gguf_writer *w, const struct model_config *c, enum dtype type, const char *name, struct plm_status *st)
+{
     int code = gguf_set_string(w, "general.architecture", "plm", 3, st);
     if (!code)
         code = gguf_set_string(w, "general.name", name, strlen(name), st);
@@ -193,11 +204,39 @@ static int put_tokenizer(struct gguf_writer *w, const struct plm_model *m, struc
     return code;
 }
 
-static enum dtype stored_type(const struct tensor_desc *d, enum dtype type)
+/* llama.cpp's use_more_bits. */
+static bool gets_more_bits(const struct tensor_desc *d, int n_layer)
+{
+    int eighth = n_layer / 8;
+    return d->role == TENSOR_EMBED ||
+           (d->role == TENSOR_DOWN && (d->layer < eighth || d->layer >= 7 * n_layer / 8 || (d->layer - eighth) % 3 == 2));
+}
+
+static enum dtype wanted_type(const struct tensor_desc *d, const struct export_type *type, int n_layer)
 {
     if (d->n_dims == 1)
         return DTYPE_F32;
-    return dtype_row_bytes(type, d->cols) ? type : DTYPE_F16;
+    return type->more_bits && gets_more_bits(d, n_layer) ? DTYPE_Q6_K : type->type;
+}
+
+static enum dtype stored_type(const struct tensor_desc *d, const struct export_type *type, int n_layer)
+{
+    enum dtype wanted = wanted_type(d, type, n_layer);
+    if (dtype_row_bytes(wanted, d->cols))
+        return wanted;
+    return dtype_row_bytes(DTYPE_Q8_0, d->cols) ? DTYPE_Q8_0 : DTYPE_F16;
+}
+
+static void note_fallback(struct export_summary *summary, const struct tensor_desc *d, enum dtype type)
+{
+    if (!summary->n_fallback++)
+        snprintf(summary->first_fallback, sizeof summary->first_fallback, "%s", d->gguf_name);
+    const char *kind = d->layer < 0 ? d->gguf_name : strchr(d->gguf_name + strlen("blk."), '.') + 1;
+    char text[96];
+    snprintf(text, sizeof text, "%s (%s)", kind, dtype_info(type)->name);
+    size_t used = strlen(summary->fallbacks);
+    if (!strstr(summary->fallbacks, text))
+        snprintf(summary->fallbacks + used, sizeof summary->fallbacks - used, "%s%s", used ? ", " : "", text);
 }
 
 static int put_tensor(struct gguf_writer *w, const struct weight *from, enum dtype type, struct plm_status *st)
@@ -218,8 +257,8 @@ static int put_tensor(struct gguf_writer *w, const struct weight *from, enum dty
     return code;
 }
 
-int export_gguf(const struct plm_model *m, enum dtype type, const char *name, const char *path, struct export_summary *summary,
-                struct plm_status *st)
+int export_gguf(const struct plm_model *m, const struct export_type *type, const char *name, const char *path,
+                struct export_summary *summary, struct plm_status *st)
 {
     *summary = (struct export_summary){.n_tensors = m->table.n_tensors};
     char temporary[PATH_MAX];
@@ -232,19 +271,21 @@ int export_gguf(const struct plm_model *m, enum dtype type, const char *name, co
     int code = gguf_create(&w, temporary, st);
     if (code)
         return code;
-    code = put_hyper_parameters(w, m, type, name, st);
+    code = export_put_config(w, &m->config, type->type, name, st);
     if (!code)
         code = put_tokenizer(w, m, st);
     for (int i = 0; i < m->table.n_tensors && !code; i++) {
         const struct tensor_desc *d = &m->table.tensors[i];
-        if (d->n_dims == 2 && stored_type(d, type) != type && !summary->n_fallback++)
-            snprintf(summary->first_fallback, sizeof summary->first_fallback, "%s", d->gguf_name);
+        const enum dtype stored = stored_type(d, type, m->config.num_hidden_layers);
+        summary->n_of_type[stored]++;
+        if (stored != wanted_type(d, type, m->config.num_hidden_layers))
+            note_fallback(summary, d, stored);
         const int64_t shape[2] = {d->n_dims == 2 ? d->rows : d->cols, d->cols};
-        code = gguf_declare(w, d->gguf_name, stored_type(d, type), d->n_dims, shape, st);
+        code = gguf_declare(w, d->gguf_name, stored, d->n_dims, shape, st);
     }
     for (int i = 0; i < m->table.n_tensors && !code; i++) {
         struct model_weights weights = m->weights;
-        code = put_tensor(w, weights_slot(&weights, &m->table.tensors[i]), stored_type(&m->table.tensors[i], type), st);
+        code = put_tensor(w, weights_slot(&weights, &m->table.tensors[i]), stored_type(&m->table.tensors[i], type, m->config.num_hidden_layers), st);
     }
     if (code) {
         gguf_discard(w);

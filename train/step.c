@@ -325,9 +325,7 @@ static void attention_part_backward(struct step *s, const struct batch *b, const
     const int64_t ldq = heads * model_qk_head_dim(c), ldkv = heads * (c->qk_nope_head_dim + c->v_head_dim), ld_attn = heads * c->v_head_dim;
 
     linear_backward(s, &w[TENSOR_O], &dw[TENSOR_O], s->d_attn, ld_attn, false, s->d_residual, d, act->attn, ld_attn, rows);
-    const struct attention a = {.n_seq = b->rows, .q_len = b->seq_len, .n_head = c->num_attention_heads, .nope = c->qk_nope_head_dim,
-        .rope = c->qk_rope_head_dim, .v = c->v_head_dim, .first_key = b->doc_start, .q = act->q, .ldq = ldq, .kv = act->kv, .ldkv = ldkv,
-        .k_pe = act->latent + rank, .ld_pe = latent, .out = act->attn, .lse = act->lse};
+    const struct attention a = forward_attention(&f, act, act->latent);
     const struct attention_grad g = {.d_out = s->d_attn, .d_q = s->d_q, .d_kv = s->d_kv, .d_k_pe = s->d_k_pe};
     attention_backward(&a, &g, s->ops, s->train_ops, s->pool, s->attention_scratch, s->max_len);
 

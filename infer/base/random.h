@@ -12,6 +12,7 @@ enum random_purpose {
     RANDOM_SAMPLING,      /* stream: sequence;       index: position */
     RANDOM_SPLIT,         /* train/held-out split of documents */
     RANDOM_TEST,
+    RANDOM_RECALL,        /* generated recall tasks: see data/recall.c */
 };
 
 /* One block: out = Philox4x32-10(counter, key). */

@@ -1,0 +1,174 @@
+/* plm data recall: training text of generated recall tasks. */
+#include <argp.h>
+#include <errno.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "data/recall.h"
+#include "infer/base/random.h"
+#include "tools/arguments.h"
+#include "tools/command.h"
+
+enum { OPT_TASK = 256, OPT_LENGTH, OPT_DEPTH, OPT_PAIRS, OPT_QUERIES, OPT_COUNT, OPT_SEED, OPT_HELD_OUT };
+
+struct range {
+    int low, high;
+};
+
+struct arguments {
+    const char *tokenizer, *out;
+    bool passkey, mqar, held_out;
+    struct range length, pairs, queries;
+    double depth;
+    long long count;
+    uint64_t seed;
+};
+
+static const struct argp_option options[] = {
+    {"tokenizer", 't', "PATH", 0, "tokenizer.json, or a directory that has one: lengths are in its tokens (required)", 0},
+    {"out", 'o', "FILE", 0, "the JSONL file to write, lines {\"text\": ...} (required)", 0},
+    {"count", OPT_COUNT, "N", 0, "documents (required)", 0},
+    {"task", OPT_TASK, "TASK", 0, "passkey, mqar or both, in turn (default both)", 0},
+    {"length", OPT_LENGTH, "N|N:M", 0, "tokens of a document, or drawn from N to M (default 256)", 0},
+    {"pairs", OPT_PAIRS, "N|N:M", 0, "key-value pairs of an mqar document (default 4)", 0},
+    {"queries", OPT_QUERIES, "N|N:M", 0, "questions, every pair once before one again; repeats make learning easier (default: as many as pairs)", 0},
+    {"depth", OPT_DEPTH, "D", 0, "of the passkey, 0 (first) to 1 (last) (default: drawn)", 0},
+    {"seed", OPT_SEED, "S", 0, "(default 0)", 0},
+    {"held-out", OPT_HELD_OUT, 0, 0, "the documents plm eval recall uses, which no seed of training documents gives", 0},
+    {0},
+};
+
+static struct range parse_range(struct argp_state *state, const char *name, const char *arg, int limit)
+{
+    char *end;
+    errno = 0;
+    const long low = strtol(arg, &end, 10);
+    long high = low;
+    bool good = end != arg;
+    if (good && *end == ':') {
+        const char *second = end + 1;
+        high = strtol(second, &end, 10);
+        good = end != second;
+    }
+    if (!good || *end || errno || low < 1 || high < low || high > limit)
+        argp_error(state, "--%s is '%s', expected a number from 1 to %d, or two as in 16:64, the smaller first", name, arg, limit);
+    return (struct range){(int)low, (int)high};
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct arguments *a = state->input;
+    switch (key) {
+    case 't': a->tokenizer = arg; return 0;
+    case 'o': a->out = arg; return 0;
+    case OPT_COUNT: a->count = argument_range(state, "count", arg, 1, 1LL << 40); return 0;
+    case OPT_TASK:
+        a->passkey = !strcmp(arg, "passkey") || !strcmp(arg, "both");
+        a->mqar = !strcmp(arg, "mqar") || !strcmp(arg, "both");
+        if (!a->passkey && !a->mqar)
+            argp_error(state, "--task is '%s', expected passkey, mqar or both", arg);
+        return 0;
+    case OPT_LENGTH: a->length = parse_range(state, "length", arg, RECALL_MAX_LENGTH); return 0;
+    case OPT_PAIRS: a->pairs = parse_range(state, "pairs", arg, RECALL_MAX_PAIRS); return 0;
+    case OPT_QUERIES: a->queries = parse_range(state, "queries", arg, RECALL_MAX_QUERIES); return 0;
+    case OPT_DEPTH:
+        a->depth = argument_number(state, "depth", arg);
+        if (a->depth < 0 || a->depth > 1)
+            argp_error(state, "--depth is '%s', expected a number from 0 to 1", arg);
+        return 0;
+    case OPT_SEED: a->seed = argument_seed(state, "seed", arg); return 0;
+    case OPT_HELD_OUT: a->held_out = true; return 0;
+    case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", arg); return 0;
+    case ARGP_KEY_END:
+        if (!a->tokenizer || !a->out || !a->count)
+            argp_error(state, "--%s is required", !a->tokenizer ? "tokenizer" : !a->out ? "out" : "count");
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp parser = {options, parse, "",
+    "Write documents whose questions can only be answered from the document: a passkey in filler text (\"The pass key is 48213.\"), and "
+    "associative recall (\"key kx7 is 4812.\" ... \"What is key kx7? 4812\").\v"
+    "Example: plm data recall --tokenizer run/tokenizer.json --out recall.jsonl --count 20000 --length 64:512 --pairs 2:16", 0, 0, 0};
+
+/* Options of document i; what is drawn comes from the stream behind those of the tasks. */
+static struct recall_options document_options(const struct arguments *a, uint64_t i)
+{
+    const struct range ranges[] = {a->length, a->pairs, a->queries};
+    int drawn[3];
+    for (int j = 0; j < 3; j++) {
+        const uint64_t r = random_u64(a->seed, RANDOM_RECALL, 2 * RECALL_N_TASKS + a->held_out, 3 * i + (uint64_t)j);
+        drawn[j] = ranges[j].low + (int)((r >> 32) * (uint64_t)(ranges[j].high - ranges[j].low + 1) >> 32);
+    }
+    const bool passkey = a->passkey && (!a->mqar || i % 2 == 0);
+    return (struct recall_options){.task = passkey ? RECALL_PASSKEY : RECALL_MQAR, .length = drawn[0], .depth = a->depth, .pairs = drawn[1],
+                                   .queries = drawn[2] ? drawn[2] : drawn[1], .held_out = a->held_out, .seed = a->seed};
+}
+
+static int write_documents(const struct arguments *a, struct recall_generator *g, FILE *f, int64_t *tokens, struct plm_status *st)
+{
+    struct recall_document d = {0};
+    int code = PLM_OK;
+    for (long long i = 0; i < a->count && !code; i++) {
+        const struct recall_options o = document_options(a, (uint64_t)i);
+        code = recall_generate(g, &o, (uint64_t)i, &d, st);
+        if (code)
+            break;
+        *tokens += (int64_t)d.tokens.length;
+        json_t *line = json_pack("{s:s%}", "text", d.text, d.text_length);
+        if (!line)
+            code = status_no_memory(st, d.text_length, "a document");
+        else if (json_dumpf(line, f, JSON_COMPACT) || fputc('\n', f) == EOF)
+            code = status_set(st, PLM_EIO, "cannot write '%s': %s", a->out, strerror(errno));
+        json_decref(line);
+    }
+    recall_document_free(&d);
+    return code;
+}
+
+/* The whole file or none. */
+static int write_file(const struct arguments *a, struct recall_generator *g, int64_t *tokens, struct plm_status *st)
+{
+    char temporary[PATH_MAX];
+    struct stat there;
+    if (snprintf(temporary, sizeof temporary, "%s.tmp", a->out) >= (int)sizeof temporary)
+        return status_set(st, PLM_EINVAL, "path too long: '%s'", a->out);
+    if (stat(a->out, &there) == 0 && !S_ISREG(there.st_mode)) /* the rename below would replace a device or a pipe */
+        return status_set(st, PLM_EINVAL, "'%s' is there and not a regular file; give a new file's name", a->out);
+    FILE *f = fopen(temporary, "w");
+    if (!f)
+        return status_set(st, PLM_EIO, "cannot write '%s': %s", temporary, strerror(errno));
+    int code = write_documents(a, g, f, tokens, st);
+    if (((ferror(f) | fclose(f)) || (!code && rename(temporary, a->out))) && !code)
+        code = status_set(st, PLM_EIO, "cannot write '%s': %s", a->out, strerror(errno));
+    if (code)
+        remove(temporary);
+    return code;
+}
+
+int command_data_recall(int argc, char **argv)
+{
+    struct arguments a = {.passkey = true, .mqar = true, .depth = -1, .length = {256, 256}, .pairs = {4, 4}};
+    struct plm_status st = {0};
+    struct tokenizer *t = NULL;
+    struct recall_generator *g = NULL;
+    int64_t tokens = 0;
+    argp_parse(&parser, argc, argv, 0, NULL, &a);
+    const double start = seconds_now();
+    int code = tokenizer_open(&t, a.tokenizer, &st);
+    if (!code)
+        code = recall_generator_create(&g, t, &st);
+    if (!code)
+        code = write_file(&a, g, &tokens, &st);
+    recall_generator_free(g);
+    tokenizer_free(t);
+    if (code)
+        return command_fail(&st);
+    printf("%s: %lld documents, %lld tokens, %.2f s\n", a.out, a.count, (long long)tokens, seconds_now() - start);
+    return 0;
+}
