@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#define MLP_ROWS 512  /* rows of the MLP taken together */
 #define ROWS_GRAIN 16 /* rows per work item of the cheap row-wise loops */
 
 void rope_table_layout(struct rope_table *r, const struct model_config *c, int64_t positions, struct arena *arena)
@@ -191,9 +192,14 @@ void forward_layer(const struct forward_pass *f, int layer, const struct layer_a
     forward_linear(f, act->mid, d, act->attn, ld_attn, &w[TENSOR_O], rows, true);
 
     forward_rms_norm(f, act->b, d, act->ffn_rstd, act->mid, d, &w[TENSOR_FFN_NORM], rows);
-    forward_linear(f, act->u, c->intermediate_size, act->b, d, &w[TENSOR_UP], rows, false);
-    struct relu2_job j = {f->ops, act->m, act->u};
-    pool_for(f->pool, rows * c->intermediate_size, 16384, relu2_range, &j);
     copy(f, out, d, act->mid, d, rows, d);
-    forward_linear(f, out, d, act->m, c->intermediate_size, &w[TENSOR_DOWN], rows, true);
+    /* In chunks of rows, so that a chunk's activations are still in the cache when they are squared and multiplied on. */
+    const int64_t ff = c->intermediate_size;
+    for (int64_t r = 0; r < rows; r += MLP_ROWS) {
+        const int64_t n = rows - r < MLP_ROWS ? rows - r : MLP_ROWS;
+        forward_linear(f, act->u + r * ff, ff, act->b + r * d, d, &w[TENSOR_UP], n, false);
+        struct relu2_job j = {f->ops, act->m + r * ff, act->u + r * ff};
+        pool_for(f->pool, n * ff, 16384, relu2_range, &j);
+        forward_linear(f, out + r * d, d, act->m + r * ff, ff, &w[TENSOR_DOWN], n, true);
+    }
 }

@@ -388,10 +388,8 @@ static ALWAYS_INLINE void row_dot_type(float *out, const void *row, const struct
         row_dot_fixed(out, row, a, k, type, 4, high);
         return;
     }
-    if (m & 2)
-        row_dot_fixed(out, row, a, k, type, 2, high);
-    if (m & 1)
-        row_dot_fixed(out + (m & 2), row, a + (m & 2), k, type, 1, high);
+    for (int i = 0; i < m; i++) /* a kernel of its own for two rows would be a third of this file's code */
+        row_dot_fixed(out + i, row, a + i, k, type, 1, high);
 }
 
 static void vnni_row_dot(float *out, const void *row, const void *a, size_t a_bytes, int m, int64_t k,
