@@ -1,9 +1,6 @@
 #include "optim/adamw.h"
 
 #include <math.h>
-#ifdef __SSE2__
-#include <xmmintrin.h>
-#endif
 
 #define ADAMW_GRAIN 65536 /* elements per range handed to a thread: 1.75 MB of traffic */
 
@@ -60,7 +57,7 @@ static int tensor_after(const struct tensor_table *t, int64_t at)
     return low;
 }
 
-static void update_range(void *ctx, int64_t begin, int64_t end, int worker)
+static void update_block(void *ctx, int64_t begin, int64_t end, int worker)
 {
     (void)worker;
     const struct update *u = ctx;
@@ -76,20 +73,6 @@ static void update_range(void *ctx, int64_t begin, int64_t end, int worker)
         int64_t at = from - r->begin;
         update_elements(u, d->decay ? u->weight_decay : 0, r->params + at, r->grads + at, r->m + at, r->v + at, to - from);
     }
-}
-
-/* Moments of weights that get no gradient for long (rare tokens' embeddings) decay into subnormal numbers, which cost a processor
- * a hundred times as much: here they count as zero. */
-static void update_block(void *ctx, int64_t begin, int64_t end, int worker)
-{
-#ifdef __SSE2__
-    const unsigned old = _mm_getcsr();
-    _mm_setcsr(old | 0x8040); /* flush results to zero, take operands as zero */
-    update_range(ctx, begin, end, worker);
-    _mm_setcsr(old);
-#else
-    update_range(ctx, begin, end, worker);
-#endif
 }
 
 void adamw_update(const struct adamw *o, const struct tensor_table *table, const struct adamw_range *range, int64_t t,
