@@ -8,23 +8,25 @@
 #include "infer/text/unicode_tables.h"
 
 #define N_POINTS 0x110000u
+#define PAGE_SIZE (1u << UNICODE_PAGE_BITS)
 #define BLOCK_SIZE (1u << UNICODE_BLOCK_BITS)
 #define MAX_DECOMPOSITION 4
+#define MAX_MAPPINGS 4096
 #define HANGUL_FIRST 0xAC00u
 #define HANGUL_LAST 0xD7A3u
 
 struct decomposition {
-    int32_t points[MAX_DECOMPOSITION];
-    int length; /* 0: none */
+    int32_t points[MAX_DECOMPOSITION]; /* full: of these none decomposes */
+    int length;                        /* 0: none */
 };
 
 static struct decomposition decompositions[N_POINTS];
-static struct unicode_composition compositions[4096];
-static size_t n_compositions;
-static bool composes_backwards[N_POINTS];
+static uint64_t mappings[MAX_MAPPINGS];
+static size_t n_mappings;
+static bool composes_backwards[N_POINTS], is_composite[N_POINTS];
 static struct unicode_record records[256];
-static size_t n_records = 1; /* record 0: other, starter, stable */
-static uint8_t record_of[N_POINTS];
+static size_t n_records = UNICODE_N_STARTER_CELLS;
+static uint8_t cell_of[N_POINTS];
 
 static void fail(uint32_t point, const char *what)
 {
@@ -66,12 +68,6 @@ static enum unicode_class class_of(uint32_t c)
     }
 }
 
-/* NFC of n code points, in place; returns the new number. */
-static int compose(int32_t *points, int n)
-{
-    return (int)utf8proc_normalize_utf32(points, n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
-}
-
 static void find_decompositions(void)
 {
     for (uint32_t c = 0; c < N_POINTS; c++) {
@@ -89,29 +85,49 @@ static void find_decompositions(void)
     }
 }
 
-/* A code point that NFC restores from its decomposition is a primary composite; the pair that makes it is (composition of
- * all but the last, last). */
-static void find_compositions(void)
+/* NFC of n code points when it is a single one, else -1. */
+static int32_t compose(const int32_t *points, int n)
+{
+    int32_t composed[MAX_DECOMPOSITION + 1];
+    memcpy(composed, points, sizeof points[0] * (size_t)n);
+    return utf8proc_normalize_utf32(composed, n, UTF8PROC_COMPOSE | UTF8PROC_STABLE) == 1 ? composed[0] : -1;
+}
+
+/* A code point with this decomposition that NFC excludes from composition, -1 when there is none. */
+static int32_t find_excluded(const int32_t *points, int n)
+{
+    for (uint32_t c = 0; c < N_POINTS; c++)
+        if (decompositions[c].length == n && !memcmp(decompositions[c].points, points, sizeof points[0] * (size_t)n))
+            return (int32_t)c;
+    return -1;
+}
+
+/* A code point that NFC restores from its decomposition is a primary composite, of what all but the last of the decomposition
+ * compose to and the last. One of which NFC makes another single code point is mapped to that. */
+static void find_mappings(void)
 {
     for (uint32_t c = 0; c < N_POINTS; c++) {
         const struct decomposition *d = &decompositions[c];
-        int32_t points[MAX_DECOMPOSITION + 1];
-        if (d->length < 2)
+        if (!d->length)
             continue;
-        memcpy(points, d->points, sizeof points[0] * (size_t)d->length);
-        if (compose(points, d->length) != 1 || points[0] != (int32_t)c)
-            continue;
-        memcpy(points, d->points, sizeof points[0] * (size_t)d->length);
-        int32_t second = points[d->length - 1];
-        if (compose(points, d->length - 1) != 1)
-            fail(c, "the first half of a composition is more than one code point");
-        int32_t first = points[0], pair[3] = {first, second};
-        if (compose(pair, 2) != 1 || pair[0] != (int32_t)c)
-            fail(c, "its pair does not compose to it");
-        if (n_compositions == sizeof compositions / sizeof compositions[0])
-            fail(c, "too many compositions");
-        compositions[n_compositions++] = (struct unicode_composition){(uint32_t)first, (uint32_t)second, c};
-        composes_backwards[second] = true;
+        if (n_mappings == MAX_MAPPINGS)
+            fail(c, "too many mappings");
+        int32_t first = compose(d->points, d->length), second = 0;
+        is_composite[c] = first == (int32_t)c;
+        if (is_composite[c] || first < 0) {
+            second = d->points[d->length - 1];
+            first = compose(d->points, d->length - 1);
+            if (first < 0 && !is_composite[c])
+                first = find_excluded(d->points, d->length - 1);
+        }
+        if (first < 0)
+            fail(c, "no code point stands for all but the last of its decomposition");
+        if (is_composite[c]) {
+            if (compose((int32_t[]){first, second}, 2) != (int32_t)c)
+                fail(c, "its pair does not compose to it");
+            composes_backwards[second] = true;
+        }
+        mappings[n_mappings++] = ((uint64_t)first << UNICODE_POINT_BITS | (uint64_t)second) << UNICODE_POINT_BITS | c;
     }
     for (uint32_t c = 0x1161; c <= 0x1175; c++)
         composes_backwards[c] = true;
@@ -119,36 +135,44 @@ static void find_compositions(void)
         composes_backwards[c] = true;
 }
 
-static enum unicode_quick_check quick_check(uint32_t c)
+static enum unicode_form form_of(uint32_t c)
 {
-    const struct decomposition *d = &decompositions[c];
-    if (d->length) {
-        int32_t points[MAX_DECOMPOSITION + 1];
-        memcpy(points, d->points, sizeof points[0] * (size_t)d->length);
-        if (compose(points, d->length) != 1 || points[0] != (int32_t)c)
-            return UNICODE_NFC_NO;
-    }
-    return composes_backwards[c] ? UNICODE_NFC_MAYBE : UNICODE_NFC_YES;
+    if (composes_backwards[c] && decompositions[c].length)
+        fail(c, "composes with what precedes it and has a decomposition");
+    if (composes_backwards[c])
+        return UNICODE_MAYBE;
+    return !decompositions[c].length ? UNICODE_YES : is_composite[c] ? UNICODE_COMPOSITE : UNICODE_NO;
 }
 
-static uint32_t fill_records(void)
+static uint8_t mark_cell(uint32_t c, struct unicode_record mark)
 {
-    uint32_t limit = 0;
+    size_t i = UNICODE_N_STARTER_CELLS;
+    while (i < n_records && memcmp(&records[i], &mark, sizeof mark))
+        i++;
+    if (i == sizeof records / sizeof records[0])
+        fail(c, "too many different combining marks");
+    if (i == n_records)
+        records[n_records++] = mark;
+    return (uint8_t)i;
+}
+
+static void fill_cells(void)
+{
+    for (int i = 0; i < UNICODE_N_STARTER_CELLS; i++)
+        records[i].form = (uint8_t)(i >> 2);
     for (uint32_t c = 0; c < N_POINTS; c++) {
-        struct unicode_record r = {(uint8_t)class_of(c), (uint8_t)utf8proc_get_property((int32_t)c)->combining_class,
-                                   (uint8_t)quick_check(c), decompositions[c].length > 0};
-        size_t i = 0;
-        while (i < n_records && memcmp(&records[i], &r, sizeof r))
-            i++;
-        if (i == 256)
-            fail(c, "more than 256 different records");
-        if (i == n_records)
-            records[n_records++] = r;
-        record_of[c] = (uint8_t)i;
-        if (i)
-            limit = c + 1;
+        enum unicode_class class = class_of(c);
+        enum unicode_form form = form_of(c);
+        int combining_class = utf8proc_get_property((int32_t)c)->combining_class;
+        if (combining_class && class != UNICODE_OTHER)
+            fail(c, "a combining mark that is a letter, a number or a space");
+        if (combining_class)
+            cell_of[c] = mark_cell(c, (struct unicode_record){(uint8_t)combining_class, (uint8_t)form});
+        else
+            cell_of[c] = (uint8_t)(form << 2 | (class == UNICODE_NEWLINE ? UNICODE_SPACE : class));
+        if (cell_of[c] && c >= UNICODE_LIMIT)
+            fail(c, "not other, starter and stable: UNICODE_LIMIT is to be raised");
     }
-    return (limit + BLOCK_SIZE - 1) / BLOCK_SIZE * BLOCK_SIZE;
 }
 
 static void print_list(FILE *out, const char *declaration, const uint32_t *values, size_t n)
@@ -159,53 +183,71 @@ static void print_list(FILE *out, const char *declaration, const uint32_t *value
     fprintf(out, "\n};\n");
 }
 
-static void print_cells(FILE *out, uint32_t limit)
+/* The first position in cells[0..*n) from which the block may be read, after appending what is missing at the end. */
+static uint32_t place_block(uint8_t *cells, uint32_t *n, const uint8_t *block)
 {
-    static uint32_t blocks[N_POINTS / BLOCK_SIZE], cells[256 * BLOCK_SIZE];
-    static uint32_t first_point[256];
-    uint32_t n_blocks = 0;
-    for (uint32_t b = 0; b < limit / BLOCK_SIZE; b++) {
-        uint32_t i = 0;
-        while (i < n_blocks && memcmp(&record_of[first_point[i]], &record_of[b * BLOCK_SIZE], BLOCK_SIZE))
+    uint32_t at = 0, known = BLOCK_SIZE;
+    for (;; at++) {
+        known = *n - at < BLOCK_SIZE ? *n - at : BLOCK_SIZE;
+        if (!memcmp(cells + at, block, known))
+            break;
+    }
+    memcpy(cells + at, block, BLOCK_SIZE);
+    *n += BLOCK_SIZE - known;
+    return at;
+}
+
+static void print_cells(FILE *out)
+{
+    static uint8_t cells[N_POINTS];
+    static uint32_t pages[N_POINTS / PAGE_SIZE], blocks[256 * UNICODE_BLOCKS_PER_PAGE], printed[N_POINTS];
+    uint32_t n_cells = 0, n_pages = 0;
+    for (uint32_t p = 0; p < UNICODE_LIMIT / PAGE_SIZE; p++) {
+        uint32_t page[UNICODE_BLOCKS_PER_PAGE], i = p < UNICODE_LINEAR / PAGE_SIZE ? p : 0;
+        for (uint32_t b = 0; b < UNICODE_BLOCKS_PER_PAGE; b++)
+            page[b] = place_block(cells, &n_cells, &cell_of[p * PAGE_SIZE + b * BLOCK_SIZE]);
+        while (i < n_pages && memcmp(&blocks[i * UNICODE_BLOCKS_PER_PAGE], page, sizeof page))
             i++;
         if (i == 256)
-            fail(b * BLOCK_SIZE, "more than 256 different blocks");
-        if (i == n_blocks)
-            first_point[n_blocks++] = b * BLOCK_SIZE;
-        blocks[b] = i;
+            fail(p * PAGE_SIZE, "more than 256 different pages");
+        if (i == n_pages)
+            memcpy(&blocks[n_pages++ * UNICODE_BLOCKS_PER_PAGE], page, sizeof page);
+        pages[p] = i;
     }
-    for (uint32_t i = 0; i < n_blocks * BLOCK_SIZE; i++)
-        cells[i] = record_of[first_point[i / BLOCK_SIZE] + i % BLOCK_SIZE];
-    print_list(out, "uint8_t unicode_blocks[]", blocks, limit / BLOCK_SIZE);
-    print_list(out, "uint8_t unicode_cells[]", cells, n_blocks * BLOCK_SIZE);
+    if (n_cells > UINT16_MAX)
+        fail(0, "the cells do not fit 16-bit positions");
+    for (uint32_t i = 0; i < n_cells; i++)
+        printed[i] = cells[i];
+    print_list(out, "uint8_t unicode_pages[]", pages, UNICODE_LIMIT / PAGE_SIZE);
+    print_list(out, "uint16_t unicode_blocks[]", blocks, n_pages * UNICODE_BLOCKS_PER_PAGE);
+    print_list(out, "uint8_t unicode_cells[]", printed, n_cells);
 }
 
-static void print_decompositions(FILE *out)
+static int compare_mappings(const void *a, const void *b)
 {
-    static uint32_t decomposed[N_POINTS], start[N_POINTS + 1], points[N_POINTS];
-    size_t n = 0, used = 0;
-    for (uint32_t c = 0; c < N_POINTS; c++)
-        if (decompositions[c].length) {
-            decomposed[n] = c;
-            start[n++] = (uint32_t)used;
-            for (int i = 0; i < decompositions[c].length; i++)
-                points[used++] = (uint32_t)decompositions[c].points[i];
-        }
-    start[n] = (uint32_t)used;
-    if (used > UINT16_MAX)
-        fail(0, "decompositions do not fit 16-bit offsets");
-    fprintf(out, "const size_t unicode_n_decomposed = %zu;\n", n);
-    print_list(out, "uint32_t unicode_decomposed[]", decomposed, n);
-    print_list(out, "uint16_t unicode_decomposition_start[]", start, n + 1);
-    print_list(out, "uint32_t unicode_decomposition[]", points, used);
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
 }
 
-static int compare_compositions(const void *a, const void *b)
+static int compare_order(const void *a, const void *b)
 {
-    const struct unicode_composition *x = a, *y = b;
-    if (x->first != y->first)
-        return x->first < y->first ? -1 : 1;
-    return x->second < y->second ? -1 : x->second > y->second;
+    const uint64_t mask = (UINT64_C(1) << UNICODE_POINT_BITS) - 1;
+    const uint64_t x = mappings[*(const uint32_t *)a] & mask, y = mappings[*(const uint32_t *)b] & mask;
+    return x < y ? -1 : x > y;
+}
+
+static void print_mappings(FILE *out)
+{
+    static uint32_t order[MAX_MAPPINGS];
+    qsort(mappings, n_mappings, sizeof mappings[0], compare_mappings);
+    for (size_t i = 0; i < n_mappings; i++)
+        order[i] = (uint32_t)i;
+    qsort(order, n_mappings, sizeof order[0], compare_order);
+    fprintf(out, "const uint32_t unicode_n_mappings = %zu;\nconst uint64_t unicode_mappings[] = {\n", n_mappings);
+    for (size_t i = 0; i < n_mappings; i++)
+        fprintf(out, "%lluu,\n", (unsigned long long)mappings[i]);
+    fprintf(out, "};\n");
+    print_list(out, "uint16_t unicode_mapping_order[]", order, n_mappings);
 }
 
 int main(int argc, char **argv)
@@ -215,8 +257,9 @@ int main(int argc, char **argv)
         return 2;
     }
     find_decompositions();
-    find_compositions();
-    uint32_t limit = fill_records();
+    find_mappings();
+    fill_cells();
+    uint32_t ascii_class[128];
     FILE *out = fopen(argv[1], "w");
     if (!out) {
         perror(argv[1]);
@@ -224,23 +267,15 @@ int main(int argc, char **argv)
     }
     fprintf(out, "/* Written by unicode_tables from libutf8proc %s, Unicode %s. */\n#include \"infer/text/unicode_tables.h\"\n\n",
             utf8proc_version(), utf8proc_unicode_version());
-    fprintf(out, "const uint32_t unicode_limit = %u;\n", limit);
-    print_cells(out, limit);
+    print_cells(out);
     fprintf(out, "const struct unicode_record unicode_records[] = {\n");
     for (size_t i = 0; i < n_records; i++)
-        fprintf(out, "{%u, %u, %u, %u},\n", records[i].class, records[i].combining_class, records[i].quick_check,
-                records[i].decomposes);
-    fprintf(out, "};\nconst uint8_t unicode_ascii_class[128] = {\n");
-    for (uint32_t c = 0; c < 128; c++)
-        fprintf(out, "%u,", records[record_of[c]].class);
-    fprintf(out, "\n};\n");
-    print_decompositions(out);
-    qsort(compositions, n_compositions, sizeof compositions[0], compare_compositions);
-    fprintf(out, "const size_t unicode_n_compositions = %zu;\nconst struct unicode_composition unicode_compositions[] = {\n",
-            n_compositions);
-    for (size_t i = 0; i < n_compositions; i++)
-        fprintf(out, "{%u, %u, %u},\n", compositions[i].first, compositions[i].second, compositions[i].composite);
+        fprintf(out, "{%u, %u},\n", records[i].combining_class, records[i].form);
     fprintf(out, "};\n");
+    for (uint32_t c = 0; c < 128; c++)
+        ascii_class[c] = class_of(c);
+    print_list(out, "uint8_t unicode_ascii_class[128]", ascii_class, 128);
+    print_mappings(out);
     if (ferror(out) || fclose(out)) {
         fprintf(stderr, "unicode_tables: cannot write '%s'\n", argv[1]);
         return 1;

@@ -11,6 +11,8 @@ enum { HANGUL_S = 0xAC00, HANGUL_L = 0x1100, HANGUL_V = 0x1161, HANGUL_T = 0x11A
 enum { HANGUL_N_L = 19, HANGUL_N_V = 21, HANGUL_N_T = 28, HANGUL_N_S = HANGUL_N_L * HANGUL_N_V * HANGUL_N_T };
 
 #define MAX_DECOMPOSITION 4 /* code points, Unicode 15 */
+#define POINT_MASK ((1u << UNICODE_POINT_BITS) - 1)
+#define FIRST_MARK 0x300    /* all code points below are starters and compose with nothing before them */
 #define INSERTION_SORT 16   /* marks in a row up to which sorting by insertion is faster */
 
 static int reserve_text(struct nfc *n, size_t more, struct plm_status *st)
@@ -43,7 +45,22 @@ static int reserve_points(struct nfc *n, size_t count, struct plm_status *st)
 
 static unsigned combining_class(uint32_t c)
 {
-    return unicode_lookup(c)->combining_class;
+    return c < FIRST_MARK ? 0 : unicode_records[unicode_cell(c)].combining_class;
+}
+
+static bool has_mapping(uint32_t c)
+{
+    unsigned form = unicode_records[unicode_cell(c)].form;
+    return form == UNICODE_COMPOSITE || form == UNICODE_NO;
+}
+
+/* The entry of unicode_mappings of a code point that has one. */
+static uint64_t find_mapping(uint32_t c)
+{
+    const uint16_t *low = unicode_mapping_order;
+    for (size_t n = unicode_n_mappings; n > 1; n -= n / 2)
+        low = (unicode_mappings[low[n / 2]] & POINT_MASK) <= c ? low + n / 2 : low;
+    return unicode_mappings[*low];
 }
 
 /* Append the full canonical decomposition of c; returns the number of code points. */
@@ -56,21 +73,18 @@ static size_t decompose(uint32_t c, uint32_t *out)
         out[2] = HANGUL_T + t;
         return t ? 3 : 2;
     }
-    if (!unicode_lookup(c)->decomposes) {
-        out[0] = c;
-        return 1;
+    uint32_t seconds[MAX_DECOMPOSITION];
+    size_t n_seconds = 0, n = 1;
+    while (has_mapping(c)) {
+        uint64_t mapping = find_mapping(c);
+        uint32_t second = mapping >> UNICODE_POINT_BITS & POINT_MASK;
+        if (second)
+            seconds[n_seconds++] = second;
+        c = (uint32_t)(mapping >> 2 * UNICODE_POINT_BITS);
     }
-    size_t low = 0, high = unicode_n_decomposed;
-    while (high - low > 1) {
-        size_t middle = (low + high) / 2;
-        if (unicode_decomposed[middle] <= c)
-            low = middle;
-        else
-            high = middle;
-    }
-    size_t n = 0;
-    for (size_t i = unicode_decomposition_start[low]; i < unicode_decomposition_start[low + 1]; i++)
-        out[n++] = unicode_decomposition[i];
+    out[0] = c;
+    while (n_seconds)
+        out[n++] = seconds[--n_seconds];
     return n;
 }
 
@@ -82,13 +96,16 @@ static uint32_t compose_pair(uint32_t a, uint32_t b)
     if (a >= HANGUL_S && a < HANGUL_S + HANGUL_N_S && (a - HANGUL_S) % HANGUL_N_T == 0 && b > HANGUL_T &&
         b < HANGUL_T + HANGUL_N_T)
         return a + (b - HANGUL_T);
-    size_t low = 0, high = unicode_n_compositions;
+    const uint64_t pair = (uint64_t)a << UNICODE_POINT_BITS | b;
+    size_t low = 0, high = unicode_n_mappings;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        const struct unicode_composition *m = &unicode_compositions[middle];
-        if (m->first == a && m->second == b)
-            return m->composite;
-        if (m->first < a || (m->first == a && m->second < b))
+        uint64_t mapping = unicode_mappings[middle];
+        if (mapping >> UNICODE_POINT_BITS == pair) {
+            uint32_t c = mapping & POINT_MASK;
+            return unicode_records[unicode_cell(c)].form == UNICODE_COMPOSITE ? c : 0;
+        }
+        if (mapping >> UNICODE_POINT_BITS < pair)
             low = middle + 1;
         else
             high = middle;
@@ -206,9 +223,10 @@ static size_t skip_ascii(const unsigned char *s, size_t n)
     return i;
 }
 
-static bool is_boundary(uint32_t c, const struct unicode_record *r)
+/* A starter that does not compose with what precedes it, or a byte that is not UTF-8, whose cell is 0. */
+static bool is_boundary(uint8_t cell)
 {
-    return c & UTF8_INVALID || (r->combining_class == 0 && r->quick_check == UNICODE_NFC_YES);
+    return cell < UNICODE_MAYBE << 2;
 }
 
 int nfc_normalize(struct nfc *n, const char *text, size_t length, const char **out, size_t *out_length,
@@ -228,21 +246,22 @@ int nfc_normalize(struct nfc *n, const char *text, size_t length, const char **o
         }
         uint32_t c;
         size_t step = utf8_decode(s + i, length - i, &c);
-        const struct unicode_record *r = unicode_lookup(c);
-        if (is_boundary(c, r)) {
+        uint8_t cell = unicode_cell(c);
+        if (is_boundary(cell)) {
             boundary = c & UTF8_INVALID ? i + 1 : i;
             last_class = 0;
             i += step;
             continue;
         }
+        const struct unicode_record *r = &unicode_records[cell];
         bool in_order = r->combining_class == 0 || r->combining_class >= last_class;
         last_class = r->combining_class;
         i += step;
-        if (r->quick_check == UNICODE_NFC_YES && in_order)
+        if (r->form <= UNICODE_COMPOSITE && in_order)
             continue;
         while (i < length) {
             step = utf8_decode(s + i, length - i, &c);
-            if (is_boundary(c, unicode_lookup(c)))
+            if (is_boundary(unicode_cell(c)))
                 break;
             i += step;
         }

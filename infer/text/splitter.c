@@ -14,7 +14,7 @@ static inline unsigned class_at(const unsigned char *s, size_t n, size_t i, size
     }
     uint32_t c;
     *length = utf8_decode(s + i, n - i, &c);
-    return unicode_lookup(c)->class; /* UTF8_INVALID is above every table: other */
+    return unicode_class(unicode_cell(c)); /* UTF8_INVALID is above every table: other */
 }
 
 /* First position from i on whose class is not `class`. */
