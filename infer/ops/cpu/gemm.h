@@ -54,5 +54,6 @@ bool gemm_kernel_valid(const struct gemm_kernel *kernel);
 extern const struct gemm_kernel gemm_kernel_portable;
 extern const struct gemm_kernel gemm_kernel_avx2;   /* x86-64 builds only */
 extern const struct gemm_kernel gemm_kernel_avx512; /* x86-64 builds only */
+extern const struct gemm_kernel gemm_kernel_neon;   /* 64-bit Arm builds only */
 
 #endif

@@ -10,5 +10,9 @@ extern const struct ops ops_table_avx2;   /* x86-64 builds only; needs AVX2, FMA
 extern const struct ops ops_table_avx512; /* x86-64 builds only; needs AVX-512 F, BW, VL and DQ, and the above */
 extern const struct ops ops_table_avx512vnni; /* x86-64 builds only; needs AVX-512 VNNI, and the above */
 extern const struct ops ops_table_avx512bf16; /* x86-64 builds only; needs AVX-512 BF16, and the above */
+extern const struct ops ops_table_avx512fp16; /* x86-64 builds with PLM_AVX512FP16 only; needs AVX-512 FP16, and the above */
+extern const struct ops ops_table_neon;         /* 64-bit Arm builds only */
+extern const struct ops ops_table_neon_dotprod; /* 64-bit Arm builds only; needs the dot product of bytes (sdot) */
+extern const struct ops ops_table_neon_i8mm;    /* 64-bit Arm builds only; needs the matrix product of bytes (smmla), and the above */
 
 #endif
