@@ -5,13 +5,19 @@
 
 #include "infer/base/random.h"
 #include "infer/model/session.h"
+#include "infer/model/model.h"
+#include "infer/ops/neuron_major.h"
+#include "tools/activity.h"
 #include "tools/arguments.h"
 #include "tools/bench_model.h"
+#include "tools/bench_peak.h"
 #include "tools/cache_options.h"
 #include "tools/command.h"
 #include "tools/open_model.h"
 
 #define MAX_POINTS 16
+#define LIMIT_RUNS 5
+#define LIMIT_BYTES ((size_t)320 << 20)
 #define DECODE_STEPS 16 /* timed steps of a decode point, after one to warm up */
 
 struct arguments {
@@ -73,7 +79,8 @@ struct bench {
     struct sequence_options sequence;
     float *logits; /* (largest batch, V) */
     json_t *rows;
-    bool json;
+    double read_limit; /* GB/s of a plain read, measured beforehand */
+    bool json, dense;
 };
 
 static int32_t random_token(const struct bench *b, uint64_t i)
@@ -128,15 +135,47 @@ static int time_decode(struct bench *b, struct sequence **s, int n, double *seco
     return code;
 }
 
-static void report(struct bench *b, const char *what, int64_t sequences, int64_t depth, double tokens_per_s, double relative)
+/* The bytes of the weights that a step of one token must read: every matrix, of ffn_down what belongs to active neurons. The embedding
+ * counts once, as the output head. */
+static double weight_bytes(const struct bench *b)
 {
-    if (b->json)
-        json_array_append_new(b->rows, json_pack("{s:s, s:I, s:I, s:f}", "what", what, "sequences", (json_int_t)sequences, "depth", (json_int_t)depth,
-                                                 "tokens_per_s", tokens_per_s));
-    else if (relative > 0)
-        printf("%-8s %9lld %7lld %12.1f %8.2fx\n", what, (long long)sequences, (long long)depth, tokens_per_s, relative);
-    else
-        printf("%-8s %9lld %7lld %12.1f\n", what, (long long)sequences, (long long)depth, tokens_per_s);
+    const struct model_config *c = &b->model->config;
+    const struct model_weights *w = &b->model->weights;
+    double bytes = (double)w->embed.rows * (double)dtype_row_bytes(w->embed.type, w->embed.cols);
+    for (int layer = 0; layer < c->num_hidden_layers; layer++)
+        for (int role = TENSOR_ATTN_NORM; role < TENSOR_FINAL_NORM; role++) {
+            const struct weight *m = &w->layers[layer].at[role];
+            struct neuron_layout l;
+            int64_t active, neurons;
+            engine_activity(b->engine, layer, &active, &neurons);
+            const double all = (double)m->rows * (double)dtype_row_bytes(m->type, m->cols);
+            if (role == TENSOR_DOWN && !b->dense && neurons && neuron_major_layout(&l, m->type, m->rows, m->cols))
+                bytes += all - (double)l.row * (double)m->cols * (1 - (double)active / (double)neurons);
+            else
+                bytes += all;
+        }
+    return bytes;
+}
+
+static void report(struct bench *b, const char *what, int64_t sequences, int64_t depth, double tokens_per_s, double relative, double bytes_per_s)
+{
+    const double of_limit = bytes_per_s / (1e9 * b->read_limit);
+    if (b->json) {
+        json_t *row = json_pack("{s:s, s:I, s:I, s:f}", "what", what, "sequences", (json_int_t)sequences, "depth", (json_int_t)depth, "tokens_per_s",
+                                tokens_per_s);
+        if (bytes_per_s > 0)
+            json_object_set_new(row, "gb_per_s", json_real(bytes_per_s / 1e9)), json_object_set_new(row, "of_read_limit", json_real(of_limit));
+        json_array_append_new(b->rows, row);
+        return;
+    }
+    printf("%-8s %9lld %7lld %12.1f", what, (long long)sequences, (long long)depth, tokens_per_s);
+    if (relative > 0)
+        printf(" %8.2fx", relative);
+    else if (bytes_per_s > 0)
+        printf(" %9s", "");
+    if (bytes_per_s > 0)
+        printf(" %7.1f GB/s %5.0f %%", bytes_per_s / 1e9, 100 * of_limit);
+    putchar('\n');
 }
 
 static int measure_batches(struct bench *b, const struct arguments *a, struct plm_status *st)
@@ -159,7 +198,7 @@ static int measure_batches(struct bench *b, const struct arguments *a, struct pl
         if (code)
             return code;
         one = n == 1 ? 1 / seconds : one;
-        report(b, "decode", n, 0, n / seconds, one > 0 ? n / seconds / one : 0);
+        report(b, "decode", n, 0, n / seconds, one > 0 ? n / seconds / one : 0, n == 1 ? weight_bytes(b) / seconds : 0);
     }
     return PLM_OK;
 }
@@ -170,20 +209,23 @@ static int measure_depths(struct bench *b, const struct arguments *a, struct plm
         struct sequence *s = NULL;
         struct sequence_options o = b->sequence;
         o.capacity = a->depth[i] + a->prefill + DECODE_STEPS + 8;
+        const struct model_config *c = &b->model->config;
+        const size_t slot_bytes = dtype_row_bytes(o.type, c->kv_lora_rank) + dtype_row_bytes(o.type, c->qk_rope_head_dim);
         double fill, prefill = 0, seconds = 0;
         int code = sequence_create(&s, b->engine, &o, st);
         if (!code)
             code = append(b, s, a->depth[i], &fill, st);
         if (!code)
             code = time_decode(b, &s, 1, &seconds, st);
+        const double cache_bytes = code ? 0 : (double)sequence_slots(s) * (double)slot_bytes;
         if (!code && a->prefill && o.policy.policy == POLICY_FULL) /* a compressed sequence takes further tokens one by one */
             code = append(b, s, a->prefill, &prefill, st);
         sequence_destroy(s);
         if (code)
             return code;
-        report(b, "decode", 1, a->depth[i], 1 / seconds, 0);
+        report(b, "decode", 1, a->depth[i], 1 / seconds, 0, (weight_bytes(b) + cache_bytes) / seconds);
         if (prefill > 0)
-            report(b, "prefill", 1, a->depth[i], a->prefill / prefill, 0);
+            report(b, "prefill", 1, a->depth[i], a->prefill / prefill, 0, 0);
     }
     return PLM_OK;
 }
@@ -195,7 +237,7 @@ static int open_engine(struct bench *b, const struct arguments *a, struct plm_st
         widest = a->batch[i] > widest ? a->batch[i] : widest;
     for (int i = 0; i < a->n_depth; i++)
         deepest = a->depth[i] > deepest ? a->depth[i] : deepest;
-    struct engine_options eo = {.n_threads = a->session.n_threads, .max_batch = (int)widest, .context = deepest + a->prefill + DECODE_STEPS + 8};
+    struct engine_options eo = {.n_threads = a->session.n_threads, .dense = a->session.dense, .max_batch = (int)widest, .context = deepest + a->prefill + DECODE_STEPS + 8};
     int code = sequence_options_by_name(&b->sequence, &a->session, st);
     if (code)
         return code;
@@ -206,6 +248,26 @@ static int open_engine(struct bench *b, const struct arguments *a, struct plm_st
     return engine_create(&b->engine, b->model, &eo, st);
 }
 
+/* A plain read of the embedding, the largest matrix, or as much of it as is enough: the median of several. */
+static int measure_limit(struct bench *b, const struct arguments *a, struct plm_status *st)
+{
+    const struct weight *w = &b->model->weights.embed;
+    size_t bytes = (size_t)w->rows * dtype_row_bytes(w->type, w->cols);
+    const unsigned char *from = (const unsigned char *)w->data + (64 - (uintptr_t)w->data % 64) % 64;
+    double rates[LIMIT_RUNS];
+    struct thread_pool *pool;
+    bytes = (bytes - 64 < LIMIT_BYTES ? bytes - 64 : LIMIT_BYTES) / 64 * 64;
+    int code = pool_create(&pool, a->session.n_threads, st);
+    for (int run = -1; run < LIMIT_RUNS && !code; run++) {
+        const double rate = bench_read_rate(from, bytes, pool);
+        if (run >= 0)
+            rates[run] = rate;
+    }
+    pool_destroy(pool);
+    b->read_limit = code ? 0 : bench_median(rates, LIMIT_RUNS);
+    return code;
+}
+
 int bench_decode(int argc, char **argv)
 {
     struct arguments a = {.batch = {1, 2, 4, 8, 16, 32, 64, 128, 256}, .n_batch = 9, .depth = {0}, .n_depth = 1, .prefill = 512};
@@ -214,18 +276,26 @@ int bench_decode(int argc, char **argv)
     struct bench b = {0};
     argp_parse(&parser, argc, argv, 0, NULL, &a);
     int code = open_model(&model, a.model, NULL, &st);
-    b.model = model, b.json = a.json, b.rows = json_array();
+    b.model = model, b.json = a.json, b.dense = a.session.dense, b.rows = json_array();
     if (!code)
         code = open_engine(&b, &a, &st);
+    if (!code)
+        code = measure_limit(&b, &a, &st);
     if (!code && !a.json)
-        printf("%-8s %9s %7s %12s %9s\n", "", "sequences", "depth", "tokens/s", "");
+        printf("plain read of memory: %.1f GB/s\n\n%-8s %9s %7s %12s %9s %12s %7s\n", b.read_limit, "", "sequences", "depth", "tokens/s", "of one", "read", "of limit");
     if (!code && b.sequence.policy.policy == POLICY_FULL)
         code = measure_batches(&b, &a, &st);
     if (!code)
         code = measure_depths(&b, &a, &st);
     if (!code && a.json) {
-        json_dumpf(b.rows, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+        json_t *all = json_pack("{s:f, s:O}", "read_limit_gb_per_s", b.read_limit, "rows", b.rows);
+        activity_add(all, b.engine);
+        json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
         putchar('\n');
+        json_decref(all);
+    } else if (!code) {
+        putchar('\n');
+        activity_print(b.engine);
     }
     json_decref(b.rows);
     free(b.logits);

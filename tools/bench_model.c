@@ -11,17 +11,21 @@
 #include "tools/command.h"
 #include "train/export.h"
 
+#define LEVEL 8.0f   /* of element 0, once normed */
+#define STREAM 100.0f /* standard deviation of the embedding */
 #define NOISE_PERIOD 1048573 /* a prime: rows of any width see the noise at every phase */
 
 struct arguments {
     const char *out, *shape;
     enum dtype type;
+    double active; /* share of neurons */
 };
 
 static const struct argp_option options[] = {
     {"out", 'o', "FILE", 0, "the GGUF file to write (required)", 0},
     {"shape", 's', "NAME", 0, "10m (default) or 1.8b, the released model's", 0},
     {"type", 't', "TYPE", 0, "of the matrices: f32, f16, bf16, q8_0 (default), ...", 0},
+    {"active", 'a', "PERCENT", 0, "share of neurons that squared ReLU leaves active (default 50: what chance gives)", 0},
     {0},
 };
 
@@ -36,6 +40,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (a->type == DTYPE_COUNT)
             argp_error(state, "--type '%s' is unknown", arg);
         return 0;
+    case 'a':
+        a->active = argument_number(state, "active", arg) / 100;
+        if (!(a->active > 0 && a->active < 1))
+            argp_error(state, "--active is '%s', expected a number between 0 and 100", arg);
+        return 0;
     case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", arg); return 0;
     case ARGP_KEY_END:
         if (!a->out)
@@ -46,7 +55,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp parser = {options, parse, NULL,
-    "Write a GGUF file of a PLM with random weights (about half of the neurons are active): for measuring speed, not for text.\v"
+    "Write a GGUF file of a PLM with random weights: for measuring speed, not for text.\v"
     "Example: plm bench model --shape 1.8b --type q8_0 --out random.gguf", 0, 0, 0};
 
 static bool shape_by_name(struct model_config *c, const char *name)
@@ -65,15 +74,37 @@ static bool shape_by_name(struct model_config *c, const char *name)
     return false;
 }
 
-/* Rows are slices of one stretch of normal noise, at offsets that never repeat in step. */
-static void fill_row(float *row, const float *noise, const struct tensor_desc *d, int64_t r, float std)
+/* A neuron's input is normal with standard deviation 1, plus its weight for element 0 of the normed residual stream, which is LEVEL:
+ * the embedding puts it there, and what the layers add to the rest is little. Then `threshold` is exceeded by the share
+ * of neurons asked for. */
+static double threshold_for(double active)
 {
+    double low = -8, high = 8;
+    for (int i = 0; i < 60; i++) {
+        const double x = (low + high) / 2;
+        if (erfc(x / sqrt(2)) / 2 > active)
+            low = x;
+        else
+            high = x;
+    }
+    return low;
+}
+
+/* Rows are slices of one stretch of normal noise, at offsets that never repeat in step. */
+static void fill_row(float *row, const float *noise, const struct tensor_desc *d, int64_t r, double threshold)
+{
+    const bool adds = d->role == TENSOR_O || d->role == TENSOR_DOWN; /* to the residual stream */
+    const float std = d->role == TENSOR_EMBED ? STREAM : adds && r == 0 ? 0 : 1 / sqrtf((float)d->cols);
     int64_t at = (r * 7919 + d->offset) % NOISE_PERIOD;
     for (int64_t i = 0; i < d->cols; i++, at = at + 1 == NOISE_PERIOD ? 0 : at + 1)
         row[i] = d->n_dims == 1 ? 1 : std * noise[at];
+    if (d->role == TENSOR_EMBED)
+        row[0] = LEVEL * STREAM;
+    else if (d->role == TENSOR_UP)
+        row[0] = -(float)threshold / LEVEL;
 }
 
-static int write_tensors(struct gguf_writer *w, const struct tensor_table *t, enum dtype type, struct plm_status *st)
+static int write_tensors(struct gguf_writer *w, const struct tensor_table *t, enum dtype type, double threshold, struct plm_status *st)
 {
     int64_t widest = 0;
     for (int i = 0; i < t->n_tensors; i++)
@@ -87,7 +118,7 @@ static int write_tensors(struct gguf_writer *w, const struct tensor_table *t, en
         const struct tensor_desc *d = &t->tensors[i];
         const enum dtype stored_as = d->n_dims == 1 ? DTYPE_F32 : type;
         for (int64_t r = 0; r < d->rows && !code; r++) {
-            fill_row(row, noise, d, r, 1 / sqrtf((float)d->cols));
+            fill_row(row, noise, d, r, threshold);
             dtype_from_f32(stored_as, stored, row, d->cols);
             code = gguf_write(w, stored, dtype_row_bytes(stored_as, d->cols), st);
         }
@@ -100,7 +131,7 @@ static int write_tensors(struct gguf_writer *w, const struct tensor_table *t, en
 
 int bench_model(int argc, char **argv)
 {
-    struct arguments a = {.shape = "10m", .type = DTYPE_Q8_0};
+    struct arguments a = {.shape = "10m", .type = DTYPE_Q8_0, .active = 0.5};
     struct plm_status st = {0};
     struct model_config c;
     struct tensor_table t = {0};
@@ -113,6 +144,8 @@ int bench_model(int argc, char **argv)
         code = gguf_create(&w, a.out, &st);
     if (!code)
         code = export_put_config(w, &c, a.type, "random", &st);
+    if (!code)
+        code = export_put_no_tokenizer(w, &st);
     for (int i = 0; i < t.n_tensors && !code; i++) {
         const struct tensor_desc *d = &t.tensors[i];
         const int64_t shape[2] = {d->n_dims == 2 ? d->rows : d->cols, d->cols};
@@ -122,7 +155,7 @@ int bench_model(int argc, char **argv)
             code = gguf_declare(w, d->gguf_name, d->n_dims == 1 ? DTYPE_F32 : a.type, d->n_dims, shape, &st);
     }
     if (!code)
-        code = write_tensors(w, &t, a.type, &st);
+        code = write_tensors(w, &t, a.type, threshold_for(a.active), &st);
     if (code)
         gguf_discard(w);
     else

@@ -5,13 +5,15 @@
 #include "infer/plm.h"
 #include "tools/arguments.h"
 
-enum { OPT_CONTEXT = 0x2000, OPT_TYPE, OPT_POLICY, OPT_BUDGET };
+enum { OPT_CONTEXT = 0x2000, OPT_TYPE, OPT_POLICY, OPT_BUDGET, OPT_DENSE };
 
 static const struct argp_option options[] = {
     {"context", OPT_CONTEXT, "N", 0, "positions of the cache (default: what the model was trained for)", 0},
+    {"ctx", 0, 0, OPTION_ALIAS, 0, 0},
     {"cache-type", OPT_TYPE, "TYPE", 0, "f32 (default), f16 or q8_0", 0},
     {"cache-policy", OPT_POLICY, "POLICY", 0, "full (default), streaming, h2o, d2o or d2o+count: keep a budget of slots, drop or merge the rest", 0},
     {"cache-budget", OPT_BUDGET, "N|P%", 0, "slots per layer on average, or a share of the prompt (default with a policy: 20%)", 0},
+    {"dense", OPT_DENSE, 0, 0, "do without the copy of ffn_down stored by neurons: less memory, but all neurons are read, also inactive ones", 0},
     {0},
 };
 
@@ -21,6 +23,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case OPT_CONTEXT: o->context = argument_whole(state, "context", arg); return 0;
     case OPT_TYPE: o->cache_type = arg; return 0;
+    case OPT_DENSE: o->dense = true; return 0;
     case OPT_POLICY: o->cache_policy = arg; return 0;
     case OPT_BUDGET: {
         const size_t n = strlen(arg);

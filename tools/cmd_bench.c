@@ -15,6 +15,7 @@
 #include "tools/bench_attention.h"
 #include "tools/bench_peak.h"
 #include "tools/bench_model.h"
+#include "tools/bench_neurons.h"
 #include "tools/bench_train.h"
 #include "tools/bench_weights.h"
 #include "tools/command.h"
@@ -260,6 +261,7 @@ int command_bench(int argc, char **argv)
                                                 {"gemm", "matrix products of a training step against the FMA peak and oneDNN", bench_gemm},
                                                 {"attention", "attention over latent rows at depth against the FMA peak and the memory", bench_attention},
                                                 {"decode", "decoding by batch and depth, and prefill, of a model", bench_decode},
+                                                {"neurons", "active neurons of a text, and those that half of the weights rule out", bench_neurons},
                                                 {"model", "write a model of random weights to measure", bench_model},
                                                 {NULL, NULL, NULL}};
     return command_dispatch(benchmarks, "plm bench gemm --threads 2", argc, argv);

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CELL = 256 };
+enum { CELL = 512 };
 
 int result_failed(struct plm_status *st)
 {
@@ -32,7 +32,7 @@ int result_add_accuracy(json_t *row, int64_t k, int64_t n, struct plm_status *st
     return PLM_OK;
 }
 
-/* A scalar, or an array of scalars as an interval. */
+/* A scalar, or an array of scalars: two are an interval. */
 static void format_value(const json_t *v, char cell[CELL])
 {
     size_t n = 0;
@@ -43,10 +43,10 @@ static void format_value(const json_t *v, char cell[CELL])
     } else if (json_is_real(v)) {
         snprintf(cell, CELL, "%.*f", fabs(json_real_value(v)) < 1000 ? 4 : 1, json_real_value(v));
     } else if (json_is_array(v)) {
-        for (size_t i = 0; i < json_array_size(v) && n < CELL / 2; i++) {
+        for (size_t i = 0; i < json_array_size(v) && n < CELL - 32; i++) {
             char item[CELL];
             format_value(json_array_get(v, i), item);
-            n += (size_t)snprintf(cell + n, CELL - n, "%s%s", i ? " to " : "", item);
+            n += (size_t)snprintf(cell + n, CELL - n, "%s%s", !i ? "" : json_array_size(v) == 2 ? " to " : ", ", item);
         }
     } else {
         snprintf(cell, CELL, "%s", json_is_boolean(v) ? (json_is_true(v) ? "yes" : "no") : "-");

@@ -15,4 +15,7 @@ struct mapped_file {
 int mapped_open(struct mapped_file *m, const char *path, struct plm_status *st);
 void mapped_close(struct mapped_file *m);
 
+/* Give back the memory of whole pages within a mapping, which are read from the file again when they are used. */
+void mapped_release(const void *data, size_t size);
+
 #endif

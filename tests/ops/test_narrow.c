@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "infer/ops/cpu/narrow.h"
+#include "infer/ops/neuron_major.h"
 
 #define GUARD 12345.0f /* what C holds outside the m by n elements */
 
@@ -200,7 +201,7 @@ static void test_products(void **state)
 {
     (void)state;
     for (int s = 0; s < N_SHAPES; s++)
-        for (int type = DTYPE_F16; type < DTYPE_COUNT; type++)
+        for (int type = DTYPE_F16; type < DTYPE_COUNT && shapes[s].m * shapes[s].n * shapes[s].k < OPS_CHECK_WORK; type++)
             for (int precision = PRECISION_FULL; precision <= PRECISION_FAST; precision++) {
                 current = problem_create(shapes[s], (enum dtype)type, (enum precision)precision, s & 1, (s + type) % 3 == 0);
                 for_each_table(check_current);
@@ -274,7 +275,7 @@ static void test_special(void **state)
 static void check_large(const struct ops *ops)
 {
     static const struct shape large[] = {{1, 3, NARROW_MAX_K + 256}, {5, 3, NARROW_MAX_K}, {250, 33, 8192}};
-    for (int s = 0; s < 3; s++) {
+    for (int s = 0; s < 3 && large[s].m * large[s].n * large[s].k < OPS_CHECK_WORK; s++) {
         struct problem p = problem_create(large[s], s == 1 ? DTYPE_Q6_K : DTYPE_Q8_0, PRECISION_HIGH, true, false);
         check_product(ops, &p);
         problem_free(&p);
@@ -287,59 +288,89 @@ static void test_large(void **state)
     check_large(ops_select(OPS_BEST));
 }
 
-enum { NEURONS = 61 };
+/* The largest magnitude of the weights that share a scale with neuron i in row j: what the error of x is relative to. */
+static double group_size(const float *values, int64_t j, int64_t neurons, int64_t i, int64_t group)
+{
+    return largest(values + j * neurons + i / group * group, group);
+}
+
+static void check_sparse_shape(const struct ops *ops, enum dtype type, int64_t m, int64_t n, int64_t neurons, bool accumulate)
+{
+    if (m * n * neurons / 2 > OPS_CHECK_WORK)
+        return;
+    struct neuron_layout layout;
+    const size_t bytes = neuron_major_layout(&layout, type, n, neurons);
+    float *values, *x = random_floats(m * (neurons + 3), 30), *y = random_floats(m * (n + 5), 31), *reference = NULL;
+    void *weights = random_bits(type, n, neurons, 32, &values), *scratch = malloc(sparse_rows_scratch(m, neurons)), *packed = aligned_alloc(64, bytes);
+    int64_t n_active = 0;
+    assert_true(bytes > 0 && scratch && packed);
+    memset(packed, 0x5a, bytes);
+    neuron_major_pack(packed, weights, type, n, neurons, pools[2]);
+    for (int64_t r = 0; r < m; r++)
+        for (int64_t i = 0; i < neurons; i++) {
+            float *at = &x[r * (neurons + 3) + i];
+            *at = i % 5 == 1 || i / 64 % 3 == r % 3 ? 0.0f : fmaxf(*at, 0) * *at; /* whole groups too */
+            n_active += *at != 0;
+        }
+    for (int threads = 0; threads <= MAX_THREADS; threads++) {
+        float *out = random_floats(m * (n + 5), 31);
+        const struct sparse_rows s = {.m = m, .n_rows = neurons, .n = n, .x = x, .ldx = neurons + 3, .rows = packed, .type = type, .y = out,
+            .ldy = n + 5, .accumulate = accumulate, .scratch = scratch};
+        assert_int_equal(ops->sparse_rows(&s, pools[threads]), n_active);
+        for (int64_t r = 0; r < m && !reference; r++)
+            for (int64_t j = 0; j < n; j++) {
+                double sum = accumulate ? y[r * (n + 5) + j] : 0, size = fabs(sum), narrow = 0;
+                for (int64_t i = 0; i < neurons; i++) {
+                    const double value = x[r * (neurons + 3) + i];
+                    sum += value * values[j * neurons + i];
+                    size += value * fmax(fabs(values[j * neurons + i]), type == DTYPE_Q4_K ? group_size(values, j, neurons, i, 32) : 0);
+                    if (layout.group > 1)
+                        narrow += largest(x + r * (neurons + 3) + i / layout.group * layout.group, layout.group) * fabs(values[j * neurons + i]) / 65534;
+                }
+                if (!(fabs(out[r * (n + 5) + j] - sum) <= 2e-6 * size + narrow))
+                    fail_msg("%s: type %d n %d: y[%d][%d] is %.9g, expected %.9g", ops->name, (int)type, (int)n, (int)r, (int)j, out[r * (n + 5) + j], sum);
+            }
+        for (int64_t r = 0; r < m && !reference; r++) { /* alone as beside others */
+            float *alone = random_floats(m * (n + 5), 31);
+            struct sparse_rows one = s;
+            one.m = 1, one.x += r * (neurons + 3), one.y = alone + r * (n + 5);
+            ops->sparse_rows(&one, pools[threads]);
+            assert_memory_equal(alone + r * (n + 5), out + r * (n + 5), (size_t)n * sizeof *out);
+            free(alone);
+        }
+        if (reference)
+            assert_memory_equal(out, reference, (size_t)(m * (n + 5)) * sizeof *out);
+        if (reference)
+            free(out);
+        else
+            reference = out;
+    }
+    x[neurons - 1] = NAN;
+    const struct sparse_rows s = {.m = 1, .n_rows = neurons, .n = n, .x = x, .ldx = neurons, .rows = packed, .type = type, .y = reference, .ldy = n, .scratch = scratch};
+    ops->sparse_rows(&s, NULL);
+    assert_true(isnan(reference[0]));
+    free(reference);
+    free(values);
+    free(weights);
+    free(scratch);
+    free(packed);
+    free(x);
+    free(y);
+}
 
 static void check_sparse(const struct ops *ops)
 {
-    static const int64_t widths[] = {1, 31, 256, 300, 1100};
-    for (int type = 0; type < DTYPE_COUNT; type++)
-        for (int w = 0; w < 5; w++) {
-            int64_t n = widths[w], block = dtype_info((enum dtype)type)->block_elements, ld = (n + block - 1) / block * block;
-            float *values, *x = random_floats(NEURONS, 30), *y = random_floats(n, 31), *reference = NULL;
-            void *rows = random_bits((enum dtype)type, NEURONS, ld, 32, &values);
-            int64_t n_active = 0;
-            int32_t active[NEURONS];
-            for (int i = 0; i < NEURONS; i++) {
-                x[i] = i % 3 == 1 ? 0.0f : i % 3 == 2 ? x[i] : fmaxf(x[i], 0) * x[i];
-                n_active += x[i] != 0;
-            }
-            for (int threads = 0; threads <= MAX_THREADS; threads++) {
-                float *out = random_floats(n, 31);
-                struct sparse_rows s = {.n_rows = NEURONS,
-                                        .n = n,
-                                        .x = x,
-                                        .rows = rows,
-                                        .type = (enum dtype)type,
-                                        .ld = ld,
-                                        .y = out,
-                                        .accumulate = w & 1,
-                                        .active = active};
-                assert_int_equal(ops->sparse_rows(&s, pools[threads]), n_active);
-                for (int64_t a = 0, i = 0; i < NEURONS; i++)
-                    if (x[i] != 0)
-                        assert_int_equal(active[a++], i);
-                for (int64_t j = 0; j < n && !reference; j++) {
-                    double sum = w & 1 ? y[j] : 0, size = fabs(sum);
-                    for (int i = 0; i < NEURONS; i++) {
-                        sum += (double)x[i] * values[i * ld + j];
-                        size += fabs(x[i]) * fmax(fabs(values[i * ld + j]), largest(values + i * ld, n));
-                    }
-                    if (!(fabs(out[j] - sum) <= 2e-6 * size))
-                        fail_msg("%s: type %d n %d: y[%d] is %.9g, expected %.9g", ops->name, type, (int)n, (int)j, out[j], sum);
-                }
-                if (reference)
-                    assert_memory_equal(out, reference, (size_t)n * sizeof *out);
-                if (reference)
-                    free(out);
-                else
-                    reference = out;
-            }
-            free(reference);
-            free(values);
-            free(rows);
-            free(x);
-            free(y);
-        }
+    for (int type = 0; type < DTYPE_COUNT; type++) {
+        check_sparse_shape(ops, (enum dtype)type, 1, 256, 256, false);
+        check_sparse_shape(ops, (enum dtype)type, 6, 512, 512, true);
+        check_sparse_shape(ops, (enum dtype)type, 2, 768, 256, true);
+    }
+    struct neuron_layout layout;
+    assert_int_equal(neuron_major_layout(&layout, DTYPE_Q8_0, 63, 256), 0);
+    assert_int_equal(neuron_major_layout(&layout, DTYPE_Q8_0, 64, 48), 0);
+    assert_int_equal(neuron_major_layout(&layout, DTYPE_Q6_K, 128, 256), 0);
+    assert_int_equal(neuron_major_layout(&layout, DTYPE_Q4_K, 128, 32), 0);
+    assert_int_equal(neuron_major_layout(&layout, DTYPE_F16, 0, 32), 0);
 }
 
 static void test_sparse(void **state)

@@ -37,8 +37,26 @@ check "bench decode" "$plm" bench decode random.gguf --batch 1,3 --depth 0,40 --
 "$plm" bench decode random.gguf --batch 1,3 --depth 0,40 --prefill 16 --json >bench.json
 check "... with every point" "$python" -c '
 import json
-rows = json.load(open("bench.json"))
+result = json.load(open("bench.json"))
+rows = result["rows"]
 points = {(r["what"], r["sequences"], r["depth"]) for r in rows}
 assert points == {("decode", 1, 0), ("decode", 3, 0), ("prefill", 1, 0), ("decode", 1, 40), ("prefill", 1, 40)}, points
-assert all(r["tokens_per_s"] > 0 for r in rows)'
+assert all(r["tokens_per_s"] > 0 for r in rows)
+assert result["read_limit_gb_per_s"] > 0 and all(0 < r["of_read_limit"] for r in rows if r["what"] == "decode" and r["sequences"] == 1)
+assert len(result["active_neurons_by_layer"]) == 10 and 0.4 < result["active_neurons"] < 0.6, result'
+check "bench model with few active neurons" "$plm" bench model --shape 10m --active 10 --out sparse.gguf
+"$plm" bench decode sparse.gguf --batch 1 --depth 0 --prefill 0 --json >bench.json
+check "... which decoding finds" "$python" -c 'import json; assert 0.05 < json.load(open("bench.json"))["active_neurons"] < 0.15'
+"$plm" bench decode sparse.gguf --batch 1 --depth 0 --prefill 0 --json --dense >bench.json
+check "... also when it reads all" "$python" -c 'import json; assert 0.05 < json.load(open("bench.json"))["active_neurons"] < 0.15'
+head -c 2000 "$0" >text.txt
+reject "bench neurons of odd rows" "rows of 48 elements" -- "$plm" bench neurons model.gguf text.txt
+need "pretrain wider" "$plm" pretrain config.json --set run_dir=wider --set model.hidden_size=64
+"$plm" bench neurons wider text.txt --json >neurons.json
+check "bench neurons: what is ruled out is not active" "$python" -c '
+import json
+for r in json.load(open("neurons.json")):
+    assert r["ruled_out_exact"] <= 1 - r["active"] + 1e-9, r
+    ruled_out = [c["ruled_out"] for c in r["calibrated"]]
+    assert ruled_out == sorted(ruled_out, reverse=True) and ruled_out[-1] >= r["ruled_out_exact"], r'
 finish

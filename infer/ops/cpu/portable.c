@@ -200,7 +200,8 @@ static size_t portable_gemm_scratch_bytes(void)
 
 static int64_t portable_sparse_rows(const struct sparse_rows *s, struct thread_pool *pool)
 {
-    return sparse_rows_run(s, pool, axpy);
+    static const struct sparse_kernel kernel = {sparse_group_portable, axpy};
+    return sparse_rows_run(s, pool, &kernel);
 }
 
 static const struct latent_kernel latent_kernel_portable = {

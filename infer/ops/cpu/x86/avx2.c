@@ -16,6 +16,8 @@ enum { MR = 6 };
 
 #include "infer/ops/cpu/x86/kernels_gemm.inc"
 
+#include "infer/ops/cpu/x86/kernels_tile.inc"
+
 #include "infer/ops/cpu/x86/kernels_latent.inc"
 
 const struct gemm_kernel gemm_kernel_avx2 = {
@@ -43,7 +45,8 @@ static size_t avx2_gemm_scratch_bytes(void)
 
 static int64_t avx2_sparse_rows(const struct sparse_rows *s, struct thread_pool *pool)
 {
-    return sparse_rows_run(s, pool, axpy);
+    static const struct sparse_kernel kernel = {sparse_group_avx2, axpy};
+    return sparse_rows_run(s, pool, &kernel);
 }
 
 static const struct latent_kernel latent_kernel_avx2 = {

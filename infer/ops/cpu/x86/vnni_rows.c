@@ -12,7 +12,8 @@ static bool vnni_takes(const struct gemm *g)
 static size_t vnni_a_bytes(int64_t k, const struct narrow_format *f)
 {
     int64_t padded = vnni_padded(k);
-    return (size_t)(2 * padded + padded / 4 + (f->panels ? padded / 4 : padded));
+    /* An odd number of cache lines with panels: rows a power of two apart would share few sets of the caches. */
+    return (size_t)(2 * padded + padded / 4 + (f->panels ? padded / 4 + 64 : padded));
 }
 
 /* Where in the row the two halves of a block lie: for rows of B in place, where their digits land when 64 bytes of digits are
@@ -135,6 +136,7 @@ static ALWAYS_INLINE __m512 load_scales(const char *at, size_t stride, int count
             uint16_t d;
             memcpy(&d, at + (size_t)i * stride, 2);
             four[i / 4] |= (uint64_t)d << (i % 4 * 16);
+            KEEP_SCALAR(four[i / 4]);
         }
     } else {
         for (int i = 0; i < count; i++) {
@@ -187,27 +189,24 @@ static ALWAYS_INLINE void q8_0_pair(struct sums *s, const struct block_q8_0 *blo
     }
 }
 
-static ALWAYS_INLINE void q8_0_dot(struct sums *s, const void *row, const struct vnni_row *a, int64_t k, const int m,
+/* Blocks b .. b + count - 1, at most 16. */
+static ALWAYS_INLINE void q8_0_blocks(struct sums *s, const void *row, const struct vnni_row *a, int64_t b, int count, const int m,
                                    const bool high)
 {
-    int64_t n = vnni_blocks(k);
-    for (int64_t b = 0; b < n; b += 16) {
-        const struct block_q8_0 *block = (const struct block_q8_0 *)row + b;
-        int count = n - b < 16 ? (int)(n - b) : 16;
-        __m512 d = load_scales((const char *)block, sizeof *block, count), scale[NARROW_MAX_M];
+    const struct block_q8_0 *block = (const struct block_q8_0 *)row + b;
+    __m512 d = load_scales((const char *)block, sizeof *block, count), scale[NARROW_MAX_M];
+    UNROLL
+    for (int i = 0; i < m; i++)
+        scale[i] = _mm512_mul_ps(d, _mm512_loadu_ps(a[i].d + b));
+    if (count == 16) {
         UNROLL
-        for (int i = 0; i < m; i++)
-            scale[i] = _mm512_mul_ps(d, _mm512_loadu_ps(a[i].d + b));
-        if (count == 16) {
-            UNROLL
-            for (int pair = 0; pair < 8; pair++) {
-                _mm_prefetch((const char *)block + WEIGHTS_AHEAD + 64 * pair, _MM_HINT_T0);
-                q8_0_pair(s, block, 2, a, scale, b, pair, m, high);
-            }
-        } else {
-            for (int pair = 0; 2 * pair < count; pair++)
-                q8_0_pair(s, block, count - 2 * pair, a, scale, b, pair, m, high);
+        for (int pair = 0; pair < 8; pair++) {
+            _mm_prefetch((const char *)block + WEIGHTS_AHEAD + 64 * pair, _MM_HINT_T1);
+            q8_0_pair(s, block, 2, a, scale, b, pair, m, high);
         }
+    } else {
+        for (int pair = 0; 2 * pair < count; pair++)
+            q8_0_pair(s, block, count - 2 * pair, a, scale, b, pair, m, high);
     }
 }
 
@@ -241,28 +240,56 @@ static ALWAYS_INLINE void q4_0_four(struct sums *s, const struct block_q4_0 *blo
     }
 }
 
-static ALWAYS_INLINE void q4_0_dot(struct sums *s, const void *row, const struct vnni_row *a, int64_t k, const int m,
+static ALWAYS_INLINE void q4_0_blocks(struct sums *s, const void *row, const struct vnni_row *a, int64_t b, int count, const int m,
                                    const bool high)
 {
-    int64_t n = vnni_blocks(k);
-    for (int64_t b = 0; b < n; b += 16) {
-        const struct block_q4_0 *block = (const struct block_q4_0 *)row + b;
-        int count = n - b < 16 ? (int)(n - b) : 16;
-        __m512 d = _mm512_mul_ps(load_scales((const char *)block, sizeof *block, count), _mm512_set1_ps(1.0f / 16)),
-               scale[NARROW_MAX_M];
+    const struct block_q4_0 *block = (const struct block_q4_0 *)row + b;
+    __m512 d = _mm512_mul_ps(load_scales((const char *)block, sizeof *block, count), _mm512_set1_ps(1.0f / 16)),
+           scale[NARROW_MAX_M];
+    UNROLL
+    for (int i = 0; i < m; i++)
+        scale[i] = _mm512_mul_ps(d, _mm512_loadu_ps(a[i].d + b));
+    if (count == 16) {
         UNROLL
-        for (int i = 0; i < m; i++)
-            scale[i] = _mm512_mul_ps(d, _mm512_loadu_ps(a[i].d + b));
-        if (count == 16) {
-            UNROLL
-            for (int four = 0; four < 4; four++) {
-                _mm_prefetch((const char *)block + WEIGHTS_AHEAD + 72 * four, _MM_HINT_T0);
-                q4_0_four(s, block, 4, a, scale, b, four, m, high);
-            }
-        } else {
-            for (int four = 0; 4 * four < count; four++)
-                q4_0_four(s, block, count - 4 * four, a, scale, b, four, m, high);
+        for (int four = 0; four < 4; four++) {
+            _mm_prefetch((const char *)block + WEIGHTS_AHEAD + 72 * four, _MM_HINT_T0);
+            q4_0_four(s, block, 4, a, scale, b, four, m, high);
         }
+    } else {
+        for (int four = 0; 4 * four < count; four++)
+            q4_0_four(s, block, count - 4 * four, a, scale, b, four, m, high);
+    }
+}
+
+/* The last blocks, fewer than 16: apart, so that the loop over the others keeps its sums in registers. */
+static __attribute__((noinline)) void blocks_left(struct sums *s, const void *row, const struct vnni_row *a, int64_t b, int count, enum dtype type,
+                                                  int m, bool high)
+{
+    for (int i = 0; i < m; i++) {
+        struct sums one = {{s->even[i]}, {s->odd[i]}};
+        if (type == DTYPE_Q8_0)
+            q8_0_blocks(&one, row, a + i, b, count, 1, high);
+        else
+            q4_0_blocks(&one, row, a + i, b, count, 1, high);
+        s->even[i] = one.even[0];
+        s->odd[i] = one.odd[0];
+    }
+}
+
+static ALWAYS_INLINE void blocks_dot(struct sums *s, const void *row, const struct vnni_row *a, int64_t k, const enum dtype type, const int m,
+                                     const bool high)
+{
+    const int64_t n = vnni_blocks(k), whole = n / 16 * 16;
+    for (int64_t b = 0; b < whole; b += 16) {
+        if (type == DTYPE_Q8_0)
+            q8_0_blocks(s, row, a, b, 16, m, high);
+        else
+            q4_0_blocks(s, row, a, b, 16, m, high);
+    }
+    if (whole < n) {
+        struct sums in_memory = *s;
+        blocks_left(&in_memory, row, a, whole, (int)(n - whole), type, m, high);
+        *s = in_memory;
     }
 }
 
@@ -367,10 +394,8 @@ static ALWAYS_INLINE void row_dot_fixed(float *out, const void *row, const struc
     UNROLL
     for (int i = 0; i < m; i++)
         s.even[i] = s.odd[i] = _mm512_setzero_ps();
-    if (type == DTYPE_Q8_0)
-        q8_0_dot(&s, row, a, k, m, high);
-    else if (type == DTYPE_Q4_0)
-        q4_0_dot(&s, row, a, k, m, high);
+    if (type == DTYPE_Q8_0 || type == DTYPE_Q4_0)
+        blocks_dot(&s, row, a, k, type, m, high);
     else if (type == DTYPE_Q4_K)
         q4_k_dot(&s, row, a, k, m, high);
     else
