@@ -27,9 +27,27 @@ static const char *const filler_lines[] = {
     "He put the lamp back on the shelf.\n",
 };
 
+enum { N_VALUES = 12 };
+
+static const struct {
+    const char *kind, *values[N_VALUES];
+} facts[RECALL_MAX_FACTS] = {
+    {"colour", {"red", "blue", "green", "yellow", "black", "white", "brown", "pink", "grey", "orange", "purple", "violet"}},
+    {"city", {"Rome", "Paris", "London", "Berlin", "Madrid", "Vienna", "Prague", "Oslo", "Dublin", "Athens", "Lisbon", "Warsaw"}},
+    {"animal", {"cat", "horse", "cow", "sheep", "goat", "pig", "duck", "hen", "fox", "wolf", "bear", "mouse"}},
+    {"fruit", {"apple", "pear", "plum", "peach", "grape", "lemon", "melon", "cherry", "fig", "lime", "banana", "mango"}},
+    {"metal", {"iron", "copper", "tin", "lead", "zinc", "nickel", "gold", "silver", "steel", "brass", "bronze", "cobalt"}},
+    {"tool", {"hammer", "saw", "axe", "drill", "knife", "spade", "rake", "wrench", "chisel", "pliers", "shovel", "needle"}},
+    {"month", {"January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"}},
+    {"drink", {"tea", "coffee", "milk", "water", "juice", "wine", "beer", "cocoa", "cider", "soda", "rum", "gin"}},
+    {"tree", {"oak", "pine", "birch", "elm", "ash", "maple", "willow", "cedar", "beech", "fir", "poplar", "larch"}},
+    {"river", {"Rhine", "Danube", "Thames", "Seine", "Elbe", "Volga", "Nile", "Tiber", "Loire", "Ebro", "Oder", "Po"}},
+    {"instrument", {"violin", "piano", "flute", "drum", "harp", "guitar", "horn", "cello", "organ", "lute", "trumpet", "viola"}},
+    {"number", {"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}},
+};
+
 enum {
     N_FILLER = sizeof filler_lines / sizeof *filler_lines,
-    N_KEYS = 26 * 26 * 10, /* "kx7": two letters and a digit */
     DRAW_BITS = 24,        /* random numbers of one document */
 };
 
@@ -39,7 +57,7 @@ struct recall_generator {
     size_t filler_tokens[N_FILLER];
     int32_t *ordinary; /* (n_ordinary) ids that are not special, for mqar-tokens */
     uint32_t n_ordinary;
-    bool *taken; /* (max(N_KEYS, n_ordinary)) keys of the document being made, all false between documents */
+    bool *taken; /* (max(RECALL_MAX_KEYS, n_ordinary)) keys of the document being made, all false between documents */
     /* the document being made */
     int32_t keys[RECALL_MAX_PAIRS], values[RECALL_MAX_PAIRS];
     int order[RECALL_MAX_PAIRS];
@@ -53,7 +71,7 @@ struct recall_generator {
 
 const char *recall_task_name(enum recall_task task)
 {
-    static const char *const names[RECALL_N_TASKS] = {"passkey", "mqar", "mqar-tokens"};
+    static const char *const names[RECALL_N_TASKS] = {"passkey", "mqar", "mqar-tokens", "facts"};
     return names[task];
 }
 
@@ -64,7 +82,7 @@ int recall_task_parse(enum recall_task *task, const char *name, struct plm_statu
             *task = (enum recall_task)i;
             return PLM_OK;
         }
-    return status_set(st, PLM_EINVAL, "the task is '%.40s', expected passkey, mqar or mqar-tokens", name);
+    return status_set(st, PLM_EINVAL, "the task is '%.40s', expected passkey, mqar, mqar-tokens or facts", name);
 }
 
 void recall_document_free(struct recall_document *d)
@@ -78,7 +96,7 @@ void recall_document_free(struct recall_document *d)
 static int collect_ordinary(struct recall_generator *g, struct plm_status *st)
 {
     const int32_t vocab = tokenizer_vocab_size(g->tokenizer);
-    const size_t n = (size_t)vocab > N_KEYS ? (size_t)vocab : N_KEYS;
+    const size_t n = (size_t)vocab > RECALL_MAX_KEYS ? (size_t)vocab : RECALL_MAX_KEYS;
     g->ordinary = malloc((size_t)vocab * sizeof *g->ordinary);
     g->taken = calloc(n, sizeof *g->taken);
     if (!g->ordinary || !g->taken)
@@ -204,7 +222,7 @@ static void spread_filler(struct recall_generator *g, int pairs)
 
 struct plan {
     const struct recall_options *o;
-    int pairs, queries;
+    int pairs, queries, keys;
     double depth; /* of the passkey */
 };
 
@@ -214,13 +232,48 @@ static void write_filler(const struct recall_generator *g, FILE *f, size_t *at, 
         fputs(filler_lines[g->filler.data[*at]], f);
 }
 
-static void print_key(FILE *f, const char *before, int32_t key, const char *after)
+static void print_key(FILE *f, const char *before, int32_t key, int keys, const char *after)
 {
-    fprintf(f, "%s%c%c%d%s", before, 'a' + key / 260, 'a' + key / 10 % 26, key % 10, after);
+    fputs(before, f);
+    if (keys > 260)
+        fputc('a' + key / 260, f);
+    fputc('a' + (keys > 26 ? key / 10 % 26 : key), f);
+    if (keys > 26)
+        fputc('0' + key % 10, f);
+    fputs(after, f);
 }
 
-/* The document with g->fill lines of filler; answers get the bytes of the answer. */
-static void write_text(struct recall_generator *g, const struct plan *p, FILE *f, struct recall_answer *answers)
+static void write_pair(const struct recall_generator *g, const struct plan *p, FILE *f, int pair)
+{
+    const int32_t key = g->keys[pair], value = g->values[pair];
+    if (p->o->task == RECALL_PASSKEY)
+        fprintf(f, "The pass key is %d. Remember it. %d is the pass key.\n", value, value);
+    else if (p->o->task == RECALL_FACTS)
+        fprintf(f, "The %s is %s.\n", facts[key].kind, facts[key].values[value]);
+    else
+        print_key(f, "key ", key, p->keys, " is "), fprintf(f, "%d.\n", value);
+}
+
+static void write_question(const struct recall_generator *g, const struct plan *p, FILE *f, int pair, struct recall_answer *answer)
+{
+    const int32_t key = g->keys[pair], value = g->values[pair];
+    if (p->o->task == RECALL_PASSKEY)
+        fputs("What is the pass key? The pass key is ", f);
+    else if (p->o->task == RECALL_FACTS)
+        fprintf(f, "What is the %s? The %s is ", facts[key].kind, facts[key].kind);
+    else
+        print_key(f, "What is key ", key, p->keys, "?"), print_key(f, " key ", key, p->keys, " is ");
+    answer->begin = (size_t)ftello(f);
+    if (p->o->task == RECALL_FACTS)
+        fputs(facts[key].values[value], f);
+    else
+        fprintf(f, "%d", value);
+    answer->end = (size_t)ftello(f);
+    fputs(".\n", f);
+}
+
+/* The document with g->fill lines of filler; *questions and the answers get bytes. */
+static void write_text(struct recall_generator *g, const struct plan *p, FILE *f, size_t *questions_at, struct recall_answer *answers)
 {
     const bool passkey = p->o->task == RECALL_PASSKEY;
     size_t at = 0;
@@ -229,26 +282,15 @@ static void write_text(struct recall_generator *g, const struct plan *p, FILE *f
     for (int i = 0; i < p->pairs; i++) {
         write_filler(g, f, &at, g->fill[i]);
         g->said_at[i] = (size_t)ftello(f);
-        if (passkey) {
-            fprintf(f, "The pass key is %d. Remember it. %d is the pass key.\n", g->values[0], g->values[0]);
-        } else {
-            print_key(f, "key ", g->keys[i], " is ");
-            fprintf(f, "%d.\n", g->values[i]);
-        }
+        write_pair(g, p, f, i);
     }
     write_filler(g, f, &at, g->fill[p->pairs]);
-    const double questions = (double)ftello(f);
+    *questions_at = (size_t)ftello(f);
+    const double questions = (double)*questions_at;
     for (int i = 0; i < p->queries; i++) {
         const int pair = g->queries[i];
-        if (passkey)
-            fputs("What is the pass key? The pass key is ", f);
-        else
-            print_key(f, "What is key ", g->keys[pair], "? ");
-        answers[i].begin = (size_t)ftello(f);
-        fprintf(f, "%d", g->values[pair]);
-        answers[i].end = (size_t)ftello(f);
+        write_question(g, p, f, pair, &answers[i]);
         answers[i].depth = passkey ? p->depth : (double)g->said_at[pair] / questions;
-        fputs(passkey ? ".\n" : "\n", f);
     }
 }
 
@@ -259,7 +301,7 @@ static int make_text(struct recall_generator *g, const struct plan *p, struct re
     FILE *f = open_memstream(&d->text, &d->text_length);
     if (!f)
         return status_no_memory(st, BUFSIZ, "a document");
-    write_text(g, p, f, d->answers);
+    write_text(g, p, f, &d->questions, d->answers);
     const bool failed = ferror(f);
     if (fclose(f) || failed)
         return status_no_memory(st, d->text_length, "a document");
@@ -267,22 +309,26 @@ static int make_text(struct recall_generator *g, const struct plan *p, struct re
     return encoder_encode(g->encoder, d->text, d->text_length, false, &d->tokens, st);
 }
 
+/* Go on from *token, whose first byte is *begin, to the token that holds `byte`. */
+static size_t seek_token(const struct recall_generator *g, const struct recall_document *d, size_t byte, size_t *token, size_t *begin)
+{
+    for (size_t length; *token < d->tokens.length; ++*token, *begin += length) {
+        tokenizer_token(g->tokenizer, d->tokens.data[*token], &length, NULL);
+        if (*begin + length > byte)
+            break;
+    }
+    return *token;
+}
+
 /* From bytes to tokens: an answer is all tokens that hold a byte of it. The text is ASCII, so the tokens' bytes are the text. */
 static void locate_answers(const struct recall_generator *g, struct recall_document *d)
 {
-    size_t token = 0, begin = 0, length;
+    size_t token = 0, begin = 0;
+    d->questions = seek_token(g, d, d->questions, &token, &begin);
     for (int i = 0; i < d->n_answers; i++) {
         struct recall_answer *a = &d->answers[i];
-        for (; token < d->tokens.length; token++, begin += length) {
-            tokenizer_token(g->tokenizer, d->tokens.data[token], &length, NULL);
-            if (begin + length > a->begin)
-                break;
-        }
-        const size_t first = token;
-        for (; token < d->tokens.length && begin < a->end; token++, begin += length)
-            tokenizer_token(g->tokenizer, d->tokens.data[token], &length, NULL);
-        a->begin = first;
-        a->end = token;
+        a->begin = seek_token(g, d, a->begin, &token, &begin);
+        a->end = seek_token(g, d, a->end - 1, &token, &begin) + 1;
     }
 }
 
@@ -296,13 +342,17 @@ static int too_long(const struct recall_options *o, size_t needed, struct plm_st
 static int generate_text(struct recall_generator *g, const struct recall_options *o, struct recall_document *d,
                          struct plm_status *st)
 {
-    struct plan p = {.o = o, .pairs = o->pairs, .queries = o->queries};
+    const bool words = o->task == RECALL_FACTS;
+    struct plan p = {.o = o, .pairs = o->pairs, .queries = o->queries, .keys = o->keys ? o->keys : words ? RECALL_MAX_FACTS : RECALL_MAX_KEYS};
+    int32_t least = 1;
+    for (int i = 1; i < (o->digits ? o->digits : o->task == RECALL_PASSKEY ? 5 : 4); i++)
+        least *= 10;
     if (o->task == RECALL_PASSKEY) {
         p.pairs = p.queries = 1;
         p.depth = o->depth < 0 ? (double)draw(g, 1 << 20) / ((1 << 20) - 1) : o->depth;
-        draw_pairs(g, 1, 1, 1, 10000, 90000);
+        draw_pairs(g, 1, 1, 1, least, 9 * (uint32_t)least);
     } else {
-        draw_pairs(g, p.pairs, p.queries, N_KEYS, 1000, 9000);
+        draw_pairs(g, p.pairs, p.queries, (uint32_t)p.keys, words ? 0 : least, words ? N_VALUES : 9 * (uint32_t)least);
     }
     release_keys(g, p.pairs);
     g->filler.length = 0;
@@ -374,6 +424,7 @@ static int generate_tokens(struct recall_generator *g, const struct recall_optio
             code = push(&d->tokens, g->ordinary[g->values[i]], st);
     }
     const double questions = (double)d->tokens.length;
+    d->questions = d->tokens.length;
     for (int i = 0; i < o->queries && !code; i++) {
         const int pair = g->queries[i];
         code = push(&d->tokens, g->ordinary[g->keys[pair]], st);
@@ -388,12 +439,18 @@ int recall_generate(struct recall_generator *g, const struct recall_options *o, 
                     struct plm_status *st)
 {
     const bool passkey = o->task == RECALL_PASSKEY;
+    const int keys = o->task == RECALL_FACTS ? RECALL_MAX_FACTS : RECALL_MAX_KEYS;
     if (o->length < 1 || o->length > RECALL_MAX_LENGTH)
         return status_set(st, PLM_EINVAL, "the length is %d tokens, expected 1 to %d", o->length, RECALL_MAX_LENGTH);
-    if (!passkey && (o->pairs < 1 || o->pairs > RECALL_MAX_PAIRS))
-        return status_set(st, PLM_EINVAL, "%d pairs, expected 1 to %d", o->pairs, RECALL_MAX_PAIRS);
+    const int pairs = keys < RECALL_MAX_PAIRS ? keys : RECALL_MAX_PAIRS;
+    if (!passkey && (o->pairs < 1 || o->pairs > pairs))
+        return status_set(st, PLM_EINVAL, "%d pairs, expected 1 to %d", o->pairs, pairs);
     if (!passkey && (o->queries < 1 || o->queries > RECALL_MAX_QUERIES))
         return status_set(st, PLM_EINVAL, "%d queries, expected 1 to %d", o->queries, RECALL_MAX_QUERIES);
+    if (!passkey && (o->keys < 0 || o->keys > keys || (o->keys && o->keys < o->pairs)))
+        return status_set(st, PLM_EINVAL, "%d keys for %d pairs, expected at least as many and at most %d", o->keys, o->pairs, keys);
+    if (o->digits < 0 || o->digits > 9)
+        return status_set(st, PLM_EINVAL, "numbers of %d digits, expected 1 to 9", o->digits);
     if (passkey && !(o->depth <= 1))
         return status_set(st, PLM_EINVAL, "the depth is %g, expected 0 (first) to 1 (last)", o->depth);
     if (index >> (64 - DRAW_BITS))

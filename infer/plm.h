@@ -64,7 +64,7 @@ size_t plm_token_bytes(const struct plm_model *model, int32_t token, bool specia
 int32_t plm_token_eos(const struct plm_model *model);
 
 struct plm_session_options {
-    int context;              /* positions the cache can hold; 0: plm_model_context_length */
+    int context;              /* positions the cache can hold; 0: plm_model_context_length. With a cache policy only the prompt is bound by it */
     int n_threads;            /* 0: one per processor */
     const char *cache_type;   /* "f32" (NULL: this), "f16" or "q8_0" */
     const char *cache_policy; /* "full" (NULL: this), or one that keeps a budget of slots per layer and drops or merges the rest: "streaming"
@@ -72,6 +72,9 @@ struct plm_session_options {
                                * their neighbours, arXiv 2406.13035), "d2o+count" (merged slots count as many tokens as they stand for) */
     int cache_budget;         /* slots per layer, on average; 0: */
     double cache_share;       /* this share of the first tokens appended, in (0, 1] */
+    bool dense;               /* do without a copy of ffn_down stored by neurons: about a quarter less memory, but every token reads
+                               * all neurons, also those that are zero */
+    int lookup;               /* longest draft, up to 64 tokens, see plm_session_append_drafted; 0: no drafts. Not with a cache policy */
 };
 
 /* options NULL: defaults. Free with plm_session_close before the model is closed. */
@@ -83,6 +86,25 @@ void plm_session_close(struct plm_session *session);
  * (expanded attention, 1.3). On success plm_session_logits holds the logits that follow the last of them. On an error
  * the sequence is as it was. */
 int plm_session_append(struct plm_session *session, const int32_t *tokens, size_t n, struct plm_status *st);
+
+struct plm_sampling;
+
+/* plm_session_append of one token, and with it of as many of those that plm_session_sample would pick next as a draft foretells:
+ * what followed the last tokens where they occurred before (prompt lookup), verified in batches of up to 4. The text is that of append
+ * and sample in turn, sooner where text repeats. next (capacity) receives the *n drafted tokens that are in the sequence now. */
+int plm_session_append_drafted(struct plm_session *session, int32_t token, const struct plm_sampling *sampling, int32_t *next, size_t capacity,
+                               size_t *n, struct plm_status *st);
+
+/* Tokens drafted so far, and those of them that were right. */
+void plm_session_drafts(const struct plm_session *session, int64_t *drafted, int64_t *accepted);
+
+/* The last *n tokens of the sequence, owned by the session: all of them, until a session with a cache policy has gone beyond its context. */
+const int32_t *plm_session_tokens(const struct plm_session *session, size_t *n);
+
+/* The sequence and its cache in a file, and back. A file of another model, cache type or policy is refused with PLM_EINVAL, a damaged
+ * one with PLM_EFORMAT, and the session is as it was. Loading drops the logits: append a token, or cut one off and append it again. */
+int plm_session_save(const struct plm_session *session, const char *path, struct plm_status *st);
+int plm_session_load(struct plm_session *session, const char *path, struct plm_status *st);
 
 /* Logits (V) of the next token, owned by the session, valid until the next append; NULL before the first. */
 const float *plm_session_logits(const struct plm_session *session);

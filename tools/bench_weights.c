@@ -75,7 +75,7 @@ static double measure_peak(const struct ops *ops, enum dtype type, struct thread
     struct peak p = none;
 #ifdef __x86_64__
     bool bf16 = !strcmp(ops->name, "avx512bf16");
-    if (dtype_is_quantized(type) && (bf16 || !strcmp(ops->name, "avx512vnni"))) {
+    if (dtype_is_quantized(type) && (bf16 || !strcmp(ops->name, "avx512vnni") || !strcmp(ops->name, "avx512fp16"))) {
         p.loop = int8_loop;
         *name = "int8";
     } else if (type == DTYPE_BF16 && bf16) {

@@ -13,7 +13,7 @@
 #include "tools/arguments.h"
 #include "tools/command.h"
 
-enum { OPT_TASK = 256, OPT_LENGTH, OPT_DEPTH, OPT_PAIRS, OPT_QUERIES, OPT_COUNT, OPT_SEED, OPT_HELD_OUT };
+enum { OPT_TASK = 256, OPT_LENGTH, OPT_DEPTH, OPT_PAIRS, OPT_QUERIES, OPT_COUNT, OPT_KEYS, OPT_DIGITS, OPT_SEED, OPT_HELD_OUT };
 
 struct range {
     int low, high;
@@ -21,8 +21,10 @@ struct range {
 
 struct arguments {
     const char *tokenizer, *out;
-    bool passkey, mqar, held_out;
+    bool passkey, held_out;
+    enum recall_task other; /* beside or instead of the passkey; RECALL_N_TASKS: none */
     struct range length, pairs, queries;
+    int keys, digits;
     double depth;
     long long count;
     uint64_t seed;
@@ -32,10 +34,12 @@ static const struct argp_option options[] = {
     {"tokenizer", 't', "PATH", 0, "tokenizer.json, or a directory that has one: lengths are in its tokens (required)", 0},
     {"out", 'o', "FILE", 0, "the JSONL file to write, lines {\"text\": ...} (required)", 0},
     {"count", OPT_COUNT, "N", 0, "documents (required)", 0},
-    {"task", OPT_TASK, "TASK", 0, "passkey, mqar or both, in turn (default both)", 0},
+    {"task", OPT_TASK, "TASK", 0, "passkey, mqar, facts, or both (default), which is passkey and mqar in turn", 0},
     {"length", OPT_LENGTH, "N|N:M", 0, "tokens of a document, or drawn from N to M (default 256)", 0},
     {"pairs", OPT_PAIRS, "N|N:M", 0, "key-value pairs of an mqar document (default 4)", 0},
     {"queries", OPT_QUERIES, "N|N:M", 0, "questions, every pair once before one again; repeats make learning easier (default: as many as pairs)", 0},
+    {"keys", OPT_KEYS, "N", 0, "keys to draw from; fewer are easier to learn (default 6760)", 0},
+    {"digits", OPT_DIGITS, "N", 0, "of a number, 1 to 9 (default: 5 of a passkey, 4 of a value)", 0},
     {"depth", OPT_DEPTH, "D", 0, "of the passkey, 0 (first) to 1 (last) (default: drawn)", 0},
     {"seed", OPT_SEED, "S", 0, "(default 0)", 0},
     {"held-out", OPT_HELD_OUT, 0, 0, "the documents plm eval recall uses, which no seed of training documents gives", 0},
@@ -68,13 +72,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_COUNT: a->count = argument_range(state, "count", arg, 1, 1LL << 40); return 0;
     case OPT_TASK:
         a->passkey = !strcmp(arg, "passkey") || !strcmp(arg, "both");
-        a->mqar = !strcmp(arg, "mqar") || !strcmp(arg, "both");
-        if (!a->passkey && !a->mqar)
-            argp_error(state, "--task is '%s', expected passkey, mqar or both", arg);
+        a->other = !strcmp(arg, "mqar") || !strcmp(arg, "both") ? RECALL_MQAR : !strcmp(arg, "facts") ? RECALL_FACTS : RECALL_N_TASKS;
+        if (!a->passkey && a->other == RECALL_N_TASKS)
+            argp_error(state, "--task is '%s', expected passkey, mqar, facts or both", arg);
         return 0;
     case OPT_LENGTH: a->length = parse_range(state, "length", arg, RECALL_MAX_LENGTH); return 0;
     case OPT_PAIRS: a->pairs = parse_range(state, "pairs", arg, RECALL_MAX_PAIRS); return 0;
     case OPT_QUERIES: a->queries = parse_range(state, "queries", arg, RECALL_MAX_QUERIES); return 0;
+    case OPT_KEYS: a->keys = (int)argument_range(state, "keys", arg, 1, RECALL_MAX_KEYS); return 0;
+    case OPT_DIGITS: a->digits = (int)argument_range(state, "digits", arg, 1, 9); return 0;
     case OPT_DEPTH:
         a->depth = argument_number(state, "depth", arg);
         if (a->depth < 0 || a->depth > 1)
@@ -93,7 +99,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp parser = {options, parse, "",
     "Write documents whose questions can only be answered from the document: a passkey in filler text (\"The pass key is 48213.\"), and "
-    "associative recall (\"key kx7 is 4812.\" ... \"What is key kx7? 4812\").\v"
+    "associative recall (\"key kx7 is 4812.\" ... \"What is key kx7? key kx7 is 4812.\").\v"
     "Example: plm data recall --tokenizer run/tokenizer.json --out recall.jsonl --count 20000 --length 64:512 --pairs 2:16", 0, 0, 0};
 
 /* Options of document i; what is drawn comes from the stream behind those of the tasks. */
@@ -105,9 +111,9 @@ static struct recall_options document_options(const struct arguments *a, uint64_
         const uint64_t r = random_u64(a->seed, RANDOM_RECALL, 2 * RECALL_N_TASKS + a->held_out, 3 * i + (uint64_t)j);
         drawn[j] = ranges[j].low + (int)((r >> 32) * (uint64_t)(ranges[j].high - ranges[j].low + 1) >> 32);
     }
-    const bool passkey = a->passkey && (!a->mqar || i % 2 == 0);
-    return (struct recall_options){.task = passkey ? RECALL_PASSKEY : RECALL_MQAR, .length = drawn[0], .depth = a->depth, .pairs = drawn[1],
-                                   .queries = drawn[2] ? drawn[2] : drawn[1], .held_out = a->held_out, .seed = a->seed};
+    const bool passkey = a->passkey && (a->other == RECALL_N_TASKS || i % 2 == 0);
+    return (struct recall_options){.task = passkey ? RECALL_PASSKEY : a->other, .length = drawn[0], .depth = a->depth, .pairs = drawn[1],
+                                   .queries = drawn[2] ? drawn[2] : drawn[1], .keys = a->keys, .digits = a->digits, .held_out = a->held_out, .seed = a->seed};
 }
 
 static int write_documents(const struct arguments *a, struct recall_generator *g, FILE *f, int64_t *tokens, struct plm_status *st)
@@ -153,7 +159,7 @@ static int write_file(const struct arguments *a, struct recall_generator *g, int
 
 int command_data_recall(int argc, char **argv)
 {
-    struct arguments a = {.passkey = true, .mqar = true, .depth = -1, .length = {256, 256}, .pairs = {4, 4}};
+    struct arguments a = {.passkey = true, .other = RECALL_MQAR, .depth = -1, .length = {256, 256}, .pairs = {4, 4}};
     struct plm_status st = {0};
     struct tokenizer *t = NULL;
     struct recall_generator *g = NULL;

@@ -1,4 +1,4 @@
-/* plm eval perplexity|choice|exact|recall */
+/* plm eval perplexity|choice|exact|recall; kv is in cmd_eval_kv.c */
 #include <argp.h>
 #include <errno.h>
 #include <stdio.h>
@@ -11,15 +11,16 @@
 #include "tools/eval_answer.h"
 #include "tools/open_model.h"
 #include "tools/result.h"
+#include "tools/text_list.h"
 
 enum { MAX_STOPS = 16, MAX_DEPTHS = 64 };
 enum { OPT_CONTEXT = 256, OPT_JSON, OPT_LIMIT, OPT_ITEMS, OPT_STRIDE, OPT_MAX_TOKENS, OPT_FIELD, OPT_DELIMITER, OPT_TEMPLATE, OPT_STOP,
-       OPT_EXTRACT, OPT_SPECIAL, OPT_TASK, OPT_DEPTH, OPT_LENGTH, OPT_PAIRS, OPT_QUERIES, OPT_COUNT, OPT_SEED };
+       OPT_EXTRACT, OPT_SPECIAL, OPT_TASK, OPT_DEPTH, OPT_LENGTH, OPT_PAIRS, OPT_QUERIES, OPT_KEYS, OPT_DIGITS, OPT_COUNT, OPT_SEED, OPT_BATCH };
 
 struct arguments {
     const char *model, *items;
     char **inputs;
-    int n_inputs, context, threads;
+    int n_inputs, context, threads, batch;
     bool json;
     struct eval_perplexity_options perplexity;
     struct eval_choice_options choice;
@@ -28,19 +29,6 @@ struct arguments {
     const char *stops[MAX_STOPS];
     double depths[MAX_DEPTHS];
 };
-
-/* \n, \t and \\ of a command line, in place. */
-static char *unescape(char *text)
-{
-    char *to = text;
-    for (const char *p = text; *p; p++) {
-        const char c = *p == '\\' ? p[1] : 0;
-        *to++ = c == 'n' ? '\n' : c == 't' ? '\t' : c == '\\' ? '\\' : *p;
-        p += c == 'n' || c == 't' || c == '\\';
-    }
-    *to = 0;
-    return text;
-}
 
 static error_t parse_common(int key, char *arg, struct argp_state *state)
 {
@@ -88,6 +76,8 @@ static int evaluate(struct arguments *a, int (*run)(struct eval_model *, struct 
     if (!code && a->items && !(items = fopen(a->items, "w")))
         code = status_set(&st, PLM_EIO, "cannot write '%s': %s", a->items, strerror(errno));
     a->choice.items = a->exact.items = items;
+    e.batch = a->batch ? a->batch : 1;
+    a->exact.batch = a->batch;
     if (!code)
         code = run(&e, a, &result, &st);
     if (items && (ferror(items) | fclose(items)) && !code)
@@ -145,6 +135,7 @@ static const struct argp_option choice_options[] = {
     {"delimiter", OPT_DELIMITER, "TEXT", 0, "between context and choice; \\n is a newline (default: nothing)", 0},
     {"limit", OPT_LIMIT, "N", 0, "the first N rows; 0: all (default)", 0},
     {"items", OPT_ITEMS, "FILE", 0, "write each row's log-probabilities and choices to this JSONL file", 0},
+    {"batch", OPT_BATCH, "N", 0, "choices of a row that are scored together (default 16)", 0},
     {0},
 };
 
@@ -153,7 +144,8 @@ static error_t parse_choice(int key, char *arg, struct argp_state *state)
     struct arguments *a = state->input;
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = a; return 0;
-    case OPT_DELIMITER: a->choice.delimiter = unescape(arg); return 0;
+    case OPT_BATCH: a->batch = (int)argument_range(state, "batch", arg, 1, 1024); return 0;
+    case OPT_DELIMITER: a->choice.delimiter = text_unescape(arg); return 0;
     case OPT_LIMIT: a->choice.limit = argument_range(state, "limit", arg, 0, INT64_MAX); return 0;
     case OPT_ITEMS: a->items = arg; return 0;
     case ARGP_KEY_ARGS: positional(state, 1, 1, "FILE"); return 0;
@@ -175,7 +167,7 @@ static int run_choice(struct eval_model *e, struct arguments *a, json_t **result
 
 static int command_choice(int argc, char **argv)
 {
-    struct arguments a = {.choice.delimiter = ""};
+    struct arguments a = {.choice.delimiter = "", .batch = 16};
     argp_parse(&choice_parser, argc, argv, 0, NULL, &a);
     return evaluate(&a, run_choice);
 }
@@ -191,6 +183,7 @@ static const struct argp_option exact_options[] = {
     {"special", OPT_SPECIAL, 0, 0, "read special tokens such as <|im_start|> in the prompt", 0},
     {"limit", OPT_LIMIT, "N", 0, "the first N rows; 0: all (default)", 0},
     {"items", OPT_ITEMS, "FILE", 0, "write each row's text and answer to this JSONL file", 0},
+    {"batch", OPT_BATCH, "N", 0, "rows that are generated together, each with a cache of its own (default 4)", 0},
     {0},
 };
 
@@ -201,17 +194,18 @@ static error_t parse_exact(int key, char *arg, struct argp_state *state)
     enum answer_rule rule;
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = a; return 0;
-    case OPT_TEMPLATE: a->exact.prompt_template = unescape(arg); return 0;
+    case OPT_TEMPLATE: a->exact.prompt_template = text_unescape(arg); return 0;
     case OPT_STOP:
         if (!*arg || a->exact.n_stops == MAX_STOPS)
             argp_error(state, *arg ? "more than %d times --stop" : "--stop is empty, expected a text that ends an answer", MAX_STOPS);
-        a->stops[a->exact.n_stops++] = unescape(arg);
+        a->stops[a->exact.n_stops++] = text_unescape(arg);
         return 0;
     case OPT_EXTRACT:
         if (answer_rule_parse(&rule, arg, &st))
             argp_error(state, "--extract: %s", st.message);
         a->exact.extract = (int)rule;
         return 0;
+    case OPT_BATCH: a->batch = (int)argument_range(state, "batch", arg, 1, 1024); return 0;
     case OPT_MAX_TOKENS: a->exact.max_tokens = (int)argument_range(state, "max-tokens", arg, 1, INT32_MAX); return 0;
     case OPT_SPECIAL: a->exact.parse_special = true; return 0;
     case OPT_LIMIT: a->exact.limit = argument_range(state, "limit", arg, 0, INT64_MAX); return 0;
@@ -234,7 +228,7 @@ static int run_exact(struct eval_model *e, struct arguments *a, json_t **result,
 
 static int command_exact(int argc, char **argv)
 {
-    struct arguments a = {.exact = {.max_tokens = 256, .extract = ANSWER_LAST_NUMBER}};
+    struct arguments a = {.batch = 4, .exact = {.max_tokens = 256, .extract = ANSWER_LAST_NUMBER}};
     argp_parse(&exact_parser, argc, argv, 0, NULL, &a);
     if (a.exact.n_stops == 0)
         a.stops[a.exact.n_stops++] = "\n\n";
@@ -245,12 +239,14 @@ static int command_exact(int argc, char **argv)
 /* --- recall --- */
 
 static const struct argp_option recall_options[] = {
-    {"task", OPT_TASK, "TASK", 0, "passkey, mqar (pairs as text) or mqar-tokens (pairs of random tokens); may be given several times "
+    {"task", OPT_TASK, "TASK", 0, "passkey, mqar (pairs as text), mqar-tokens (pairs of random tokens) or facts (about things of different kinds); may be given several times "
                                   "(default passkey and mqar)", 0},
     {"depth", OPT_DEPTH, "D,D,...", 0, "depths of the passkey, 0 (first) to 1 (last) (default 0,0.25,0.5,0.75,1)", 0},
     {"length", OPT_LENGTH, "N", 0, "tokens of a document, with filler (default: the context, at most 1024)", 0},
     {"pairs", OPT_PAIRS, "N", 0, "key-value pairs of an mqar document (default 4)", 0},
     {"queries", OPT_QUERIES, "N", 0, "of them asked for (default 4)", 0},
+    {"keys", OPT_KEYS, "N", 0, "keys to draw from (default 6760)", 0},
+    {"digits", OPT_DIGITS, "N", 0, "of a number, 1 to 9 (default: 5 of a passkey, 4 of a value)", 0},
     {"count", OPT_COUNT, "N", 0, "documents per depth of the passkey, and of mqar (default 20)", 0},
     {"seed", OPT_SEED, "S", 0, "of the held-out documents (default 0)", 0},
     {0},
@@ -287,6 +283,8 @@ static error_t parse_recall(int key, char *arg, struct argp_state *state)
     case OPT_LENGTH: a->recall.length = (int)argument_range(state, "length", arg, 1, RECALL_MAX_LENGTH); return 0;
     case OPT_PAIRS: a->recall.pairs = (int)argument_range(state, "pairs", arg, 1, RECALL_MAX_PAIRS); return 0;
     case OPT_QUERIES: a->recall.queries = (int)argument_range(state, "queries", arg, 1, RECALL_MAX_PAIRS); return 0;
+    case OPT_KEYS: a->recall.keys = (int)argument_range(state, "keys", arg, 1, RECALL_MAX_KEYS); return 0;
+    case OPT_DIGITS: a->recall.digits = (int)argument_range(state, "digits", arg, 1, 9); return 0;
     case OPT_COUNT: a->recall.count = (int)argument_range(state, "count", arg, 1, INT32_MAX); return 0;
     case OPT_SEED: a->recall.seed = argument_seed(state, "seed", arg); return 0;
     case ARGP_KEY_ARGS: positional(state, 0, 0, ""); return 0;
@@ -325,6 +323,7 @@ int command_eval(int argc, char **argv)
                                               {"choice", "multiple choice by log-likelihood", command_choice},
                                               {"exact", "generated answers", command_exact},
                                               {"recall", "passkeys and associative recall at a depth", command_recall},
+                                              {"kv", "what cache policies cost, at equal bytes", command_eval_kv},
                                               {NULL, NULL, NULL}};
     return command_dispatch(commands, "plm eval perplexity model.gguf held-out.txt", argc, argv);
 }

@@ -1,8 +1,12 @@
 /* plm plan: memory before anything runs, of a model or of a training run. */
 #include <argp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "infer/model/forward.h"
+#include "infer/model/prefill.h"
 #include "infer/model/session.h"
 #include "tools/arguments.h"
 #include "tools/cache_options.h"
@@ -12,6 +16,9 @@
 #include "train/curriculum.h"
 #include "train/matmul.h"
 #include "train/step.h"
+
+#define CONVERTED_BYTES 2.5 /* two digits, their scale and their sum */
+#define LOGIT_BYTES 12.0 /* of each token of the vocabulary, in a session: its logit and the place to sort it in */
 
 struct arguments {
     const char *what;
@@ -51,39 +58,82 @@ static const struct argp parser = {options, parse, "MODEL|CONFIG.json",
 
 static void line(const char *what, double bytes) { printf("  %-28s %12.2f MiB\n", what, bytes / 1048576); }
 
-/* Bytes of the weights as they lie in the file; they are mapped, and read in as they are used. */
-static double weight_bytes(const struct plm_model *m)
+/* Kilobytes that a file of /proc gives for a field such as "VmRSS:", as bytes; 0 where there is no such file. */
+static double proc_memory(const char *path, const char *field)
 {
-    struct model_weights weights = m->weights;
-    double bytes = 0;
-    for (int i = 0; i < m->table.n_tensors; i++) {
-        const struct weight *w = weights_slot(&weights, &m->table.tensors[i]);
-        bytes += (double)dtype_row_bytes(w->type, w->cols) * (double)w->rows;
-    }
-    return bytes;
+    char text[256];
+    double kib = 0;
+    FILE *f = fopen(path, "r");
+    while (f && fgets(text, sizeof text, f))
+        if (!strncmp(text, field, strlen(field)))
+            kib = strtod(text + strlen(field), NULL);
+    if (f)
+        fclose(f);
+    return 1024 * kib;
 }
 
+static double own_memory(const char *field) { return proc_memory("/proc/self/status", field); }
+
+/* Bytes of the files the weights are mapped from: all of their pages are read in as a model runs. */
+static double mapped_bytes(const struct plm_model *m, const char *path)
+{
+    struct stat info;
+    double bytes = 0;
+    for (int i = 0; i < m->safetensors.n_files; i++)
+        bytes += (double)m->safetensors.files[i].file.size;
+    return m->gguf && stat(path, &info) == 0 ? (double)info.st_size : bytes;
+}
+
+/* What matrix products pack into besides the engine's buffers: a place of each thread, or with quantised weights one for all rows that
+ * are taken together, CONVERTED_BYTES for each number. */
+static double product_bytes(const struct plm_model *m, int64_t context, int threads)
+{
+    const struct model_config *c = &m->config;
+    struct model_weights weights = m->weights;
+    const double packed = (double)ops_select(OPS_BEST)->gemm_scratch_bytes();
+    const double squares = (double)(context < FORWARD_MLP_ROWS ? context : FORWARD_MLP_ROWS) * c->intermediate_size;
+    const double others = (double)(context < PREFILL_CHUNK ? context : PREFILL_CHUNK) * c->hidden_size;
+    bool plain = false, quantized = false;
+    for (int i = 0; i < m->table.n_tensors; i++)
+        if (m->table.tensors[i].n_dims == 2)
+            *(dtype_is_quantized(weights_slot(&weights, &m->table.tensors[i])->type) ? &quantized : &plain) = true;
+    return packed * (plain ? threads : 0) + (quantized ? CONVERTED_BYTES * (squares > others ? squares : others) : 0);
+}
+
+/* What a process needs before it computes is taken from this one, which opens the model as any other does: its code and libraries,
+ * the tokenizer and the tables. The rest is measured by the layout passes of the engine. */
 static int plan_model(const struct arguments *a, struct plm_status *st)
 {
+    char path[PATH_MAX];
     struct plm_model *model;
     struct sequence_options so;
     size_t engine = 0, sequence = 0;
+    const double program = own_memory("VmRSS:"), heap = own_memory("RssAnon:");
     int code = sequence_options_by_name(&so, &a->session, st);
     if (code)
         return code;
-    code = open_model(&model, a->what, NULL, st);
+    code = open_model(&model, a->what, path, st);
     if (code)
         return code;
-    const struct engine_options eo = {.n_threads = a->session.n_threads, .max_batch = a->batch, .context = a->session.context, .policies = so.policy.policy != POLICY_FULL};
+    const double tables = own_memory("RssAnon:") - heap, opening = own_memory("VmHWM:");
+    const struct engine_options eo = {.n_threads = a->session.n_threads, .max_batch = a->batch, .context = a->session.context,
+        .dense = a->session.dense, .policies = so.policy.policy != POLICY_FULL};
     code = engine_measure(model, &eo, &so, &engine, &sequence, st);
     if (!code) {
-        const double weights = weight_bytes(model), caches = (double)sequence * a->batch;
-        printf("%s: %.2f M parameters, context %d, %d sequence%s\n", a->what, (double)model->table.parameters / 1e6,
-               a->session.context ? a->session.context : plm_model_context_length(model), a->batch, a->batch == 1 ? "" : "s");
+        const int context = a->session.context ? a->session.context : plm_model_context_length(model);
+        const int threads = a->session.n_threads > 0 ? a->session.n_threads : threads_available();
+        const double weights = mapped_bytes(model, path), caches = (double)sequence * a->batch;
+        const double buffers = (double)engine + LOGIT_BYTES * plm_model_vocab_size(model) + product_bytes(model, context, threads);
+        const double all = program + tables + weights + caches + buffers;
+        printf("%s: %.2f M parameters, context %d, %d sequence%s\n", a->what, (double)model->table.parameters / 1e6, context, a->batch,
+               a->batch == 1 ? "" : "s");
         line("weights (mapped)", weights);
         line("caches", caches);
-        line("buffers", (double)engine);
-        line("all", weights + caches + (double)engine);
+        line("buffers", buffers);
+        line("tokenizer and tables", tables);
+        line("program and libraries", program);
+        line("all", all > opening ? all : opening);
+        line("available on this machine", proc_memory("/proc/meminfo", "MemAvailable:"));
     }
     plm_model_close(model);
     return code;

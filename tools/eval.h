@@ -10,20 +10,19 @@
 #include <stdint.h>
 
 #include "data/recall.h"
-#include "infer/model/session.h"
+#include "infer/plm.h"
 #include "infer/text/tokenizer.h"
+#include "tools/scorer.h"
 
 struct eval_model {
     const char *path; /* as the user named it */
     struct plm_model *model;
-    struct plm_session *session;
     struct encoder *encoder;
-    size_t context; /* positions of the session */
+    size_t context; /* positions of a sequence */
     int32_t start;  /* the end-of-text token */
-    int32_t *held;  /* (context) tokens in the session */
-    float *logits;  /* (rows, V) */
-    size_t rows;
-    int64_t fed, reused; /* tokens that went through the model, and that were in its cache already */
+    int threads, batch;  /* batch: sequences that are scored together; set it before the first is */
+    struct scorer scorer; /* made with the first score */
+    int64_t fed, reused; /* tokens that went through the model, and that were in a cache already */
     double seconds;      /* spent on that */
 };
 
@@ -36,25 +35,14 @@ void eval_model_close(struct eval_model *e);
 int eval_encode(struct eval_model *e, const char *text, size_t length, bool parse_special, struct token_list *ids,
                 struct plm_status *st);
 
-struct token_score {
-    double log_prob; /* ln p(token | all tokens before it) */
-    bool top;        /* it is the likeliest; the lower id of equals */
-};
+/* Score the requests, which begin with the start token; several in one batch. The first makes the caches. */
+int eval_score_batch(struct eval_model *e, const struct score_request *requests, int n, struct plm_status *st);
 
-/* Score tokens [from, n), scores (n - from): 1 <= from < n, n - 1 <= context. The session then holds tokens [0, n - 1). */
+/* One: tokens [from, n), scores (n - from): 1 <= from < n, n - 1 <= context. */
 int eval_score(struct eval_model *e, const int32_t *tokens, size_t n, size_t from, struct token_score *scores,
                struct plm_status *st);
 
-/* Make the session hold exactly tokens [0, n), 1 <= n <= context, with plm_session_logits for what follows. */
-int eval_feed(struct eval_model *e, const int32_t *tokens, size_t n, struct plm_status *st);
-
-/* One token more. */
-int eval_append(struct eval_model *e, int32_t token, struct plm_status *st);
-
-/* The likeliest next token after eval_feed or eval_append. */
-int eval_greedy(struct eval_model *e, int32_t *token, struct plm_status *st);
-
-/* "tokens", "tokens_reused", "seconds", "tokens_per_s" of the model's work so far. */
+/* "tokens_through_the_model", "tokens_reused", "seconds", "tokens_per_s" of the model's work so far, and the share of active neurons. */
 int eval_add_speed(const struct eval_model *e, json_t *result, struct plm_status *st);
 
 /* Add `record` (taken over, NULL is an error) as a line of a JSONL file; nothing for a NULL file. */
@@ -96,6 +84,7 @@ struct eval_exact_options {
     int max_tokens;
     bool parse_special; /* of the prompt */
     int64_t limit;
+    int batch; /* rows that are generated together */
     FILE *items;
 };
 
@@ -108,7 +97,7 @@ struct eval_recall_options {
     int n_depths;
     int count;  /* documents per depth, or per task */
     int length; /* tokens; 0: the context, at most 1024 */
-    int pairs, queries;
+    int pairs, queries, keys, digits; /* as in struct recall_options */
     uint64_t seed;
 };
 

@@ -27,7 +27,9 @@ struct run {
     struct token_list *joined;  /* (MAX_CHOICES): with the choice */
     size_t *from;               /* (MAX_CHOICES) first token to score */
     double *sum, *per_byte;     /* (MAX_CHOICES) */
-    struct token_score *scores; /* (context) */
+    struct score_request *requests; /* (MAX_CHOICES) */
+    struct token_score *scores; /* of all options */
+    size_t n_scores;
     char *buffer;
     size_t capacity;
     int64_t rows, skipped, correct, correct_per_byte;
@@ -144,14 +146,28 @@ static json_t *numbers(const double *values, int n)
 static int score_options(struct run *r, int64_t line, struct plm_status *st)
 {
     const struct row *row = &r->row;
+    size_t n = 0;
+    for (int i = 0; i < row->n; i++)
+        n += r->joined[i].length;
+    if (n > r->n_scores) {
+        struct token_score *grown = realloc(r->scores, 2 * n * sizeof *grown);
+        if (!grown)
+            return status_no_memory(st, 2 * n * sizeof *grown, "scores");
+        r->scores = grown;
+        r->n_scores = 2 * n;
+    }
+    n = 0;
     for (int i = 0; i < row->n; i++) {
-        const struct token_list *ids = &r->joined[i];
-        const int code = eval_score(r->e, ids->data, ids->length, r->from[i], r->scores, st);
-        if (code)
-            return code;
+        r->requests[i] = (struct score_request){r->joined[i].data, r->joined[i].length, r->from[i], r->scores + n};
+        n += r->joined[i].length - r->from[i];
+    }
+    const int code = eval_score_batch(r->e, r->requests, row->n, st);
+    if (code)
+        return code;
+    for (int i = 0; i < row->n; i++) {
         r->sum[i] = 0;
-        for (size_t j = 0; j < ids->length - r->from[i]; j++)
-            r->sum[i] += r->scores[j].log_prob;
+        for (size_t j = 0; j < r->requests[i].n - r->requests[i].from; j++)
+            r->sum[i] += r->requests[i].scores[j].log_prob;
         r->per_byte[i] = r->sum[i] / (double)row->text[i][1].length;
     }
     const int by_sum = best(r->sum, row->n), by_byte = best(r->per_byte, row->n);
@@ -210,8 +226,8 @@ static int allocate(struct run *r, struct plm_status *st)
     r->from = calloc(MAX_CHOICES, sizeof *r->from);
     r->sum = calloc(MAX_CHOICES, sizeof *r->sum);
     r->per_byte = calloc(MAX_CHOICES, sizeof *r->per_byte);
-    r->scores = calloc(r->e->context, sizeof *r->scores);
-    return r->row.text && r->joined && r->from && r->sum && r->per_byte && r->scores
+    r->requests = calloc(MAX_CHOICES, sizeof *r->requests);
+    return r->row.text && r->joined && r->from && r->sum && r->per_byte && r->requests
                ? PLM_OK
                : status_no_memory(st, MAX_CHOICES * 64, "choices");
 }
@@ -249,6 +265,7 @@ int eval_choice(struct eval_model *e, const char *path, const struct eval_choice
     free(r.from);
     free(r.sum);
     free(r.per_byte);
+    free(r.requests);
     free(r.scores);
     free(r.buffer);
     return code;

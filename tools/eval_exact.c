@@ -3,10 +3,11 @@
 #include <string.h>
 
 #include "data/utf8.h"
-#include "tools/arguments.h"
+#include "tools/activity.h"
 #include "tools/eval.h"
 #include "tools/eval_answer.h"
 #include "tools/eval_rows.h"
+#include "tools/generation.h"
 #include "tools/result.h"
 
 #define QUESTION_TEMPLATE "Question: {question}\nAnswer:" /* of GSM8K's rows */
@@ -19,9 +20,13 @@ struct bytes {
 struct run {
     struct eval_model *e;
     const struct eval_exact_options *o;
-    struct bytes prompt, text;
-    struct token_list ids; /* start token, prompt */
-    const char *finish;    /* "stop", "eos", "length" or "context" */
+    struct generation_options options;
+    struct generation generation;
+    struct bytes prompt;
+    struct token_list *ids;  /* (batch): start token, prompt */
+    char **expected;         /* (batch) */
+    int64_t *line;           /* (batch) */
+    int waiting;             /* rows with prompts that are not generated yet */
     int64_t rows, skipped, correct, without_answer, cut_by_length, cut_by_context, generated;
     double generate_s;
 };
@@ -87,14 +92,14 @@ static int expand(struct run *r, const char *template, const json_t *row, struct
     return PLM_OK;
 }
 
-static int make_prompt(struct run *r, const json_t *row, struct plm_status *st)
+static int make_prompt(struct run *r, const json_t *row, struct token_list *ids, struct plm_status *st)
 {
     const char *template = r->o->prompt_template;
     if (!template)
         template = !json_object_get(row, "prompt") && json_object_get(row, "question") ? QUESTION_TEMPLATE : "{prompt}";
     const int code = expand(r, template, row, st);
     return code ? code
-                : eval_encode(r->e, r->prompt.data ? r->prompt.data : "", r->prompt.length, r->o->parse_special, &r->ids, st);
+                : eval_encode(r->e, r->prompt.data ? r->prompt.data : "", r->prompt.length, r->o->parse_special, ids, st);
 }
 
 static int get_answer(const struct run *r, const json_t *row, char **answer, struct plm_status *st)
@@ -114,100 +119,79 @@ static int get_answer(const struct run *r, const json_t *row, char **answer, str
     return code;
 }
 
-/* Cut the text at the first stop string that ends in its last n bytes. */
-static bool stopped(struct run *r, size_t n)
+static int write_item(const struct run *r, int64_t line, const struct sample *s, const char *expected, const char *found, struct plm_status *st)
 {
-    size_t at = SIZE_MAX;
-    for (int i = 0; i < r->o->n_stops; i++) {
-        const size_t length = strlen(r->o->stops[i]),
-                     from = r->text.length - n >= length - 1 ? r->text.length - n - (length - 1) : 0;
-        const char *hit = memmem(r->text.data + from, r->text.length - from, r->o->stops[i], length);
-        if (hit && (size_t)(hit - r->text.data) < at)
-            at = (size_t)(hit - r->text.data);
-    }
-    if (at == SIZE_MAX)
-        return false;
-    r->text.length = at;
-    return true;
-}
-
-static int generate(struct run *r, struct plm_status *st)
-{
-    int code = eval_feed(r->e, r->ids.data, r->ids.length, st);
-    const double start = seconds_now();
-    r->text.length = 0;
-    r->finish = "length";
-    for (int i = 0; i < r->o->max_tokens && !code; i++) {
-        int32_t token;
-        const char *bytes;
-        code = eval_greedy(r->e, &token, st);
-        if (code)
-            break;
-        r->generated++;
-        if (token == r->e->start) {
-            r->finish = "eos";
-            break;
-        }
-        const size_t n = plm_token_bytes(r->e->model, token, true, &bytes);
-        code = add_bytes(&r->text, bytes, n, st);
-        if (!code && n && stopped(r, n)) {
-            r->finish = "stop";
-            break;
-        }
-        if (plm_session_length(r->e->session) == r->e->context) {
-            r->finish = "context";
-            break;
-        }
-        if (!code && i + 1 < r->o->max_tokens)
-            code = eval_append(r->e, token, st);
-    }
-    r->generate_s += seconds_now() - start;
-    return code;
-}
-
-static int write_item(const struct run *r, int64_t line, const char *expected, const char *found, struct plm_status *st)
-{
-    char *clean = malloc(3 * r->text.length + 1);
+    char *clean = malloc(3 * s->text.length + 1);
     if (!clean)
-        return status_no_memory(st, 3 * r->text.length + 1, "a text");
+        return status_no_memory(st, 3 * s->text.length + 1, "a text");
     int64_t replaced;
-    const size_t n = utf8_repair(r->text.data ? r->text.data : "", r->text.length, clean, &replaced);
+    const size_t n = utf8_repair(s->text.data ? s->text.data : "", s->text.length, clean, &replaced);
     json_t *answer = found ? json_stringn(found, strlen(found)) : NULL; /* also null for half a character */
     json_t *item = json_pack("{s:I, s:s, s:o, s:b, s:s, s:s%}", "line", (json_int_t)line, "expected", expected, "answer",
-                             answer ? answer : json_null(), "correct", found && !strcmp(expected, found), "finish", r->finish,
+                             answer ? answer : json_null(), "correct", found && !strcmp(expected, found), "finish", s->finish,
                              "text", clean, n);
     free(clean);
     return eval_write_item(r->o->items, item, st);
 }
 
-static int one_row(struct run *r, const json_t *json, int64_t line, struct plm_status *st)
+static int judge(struct run *r, int i, struct plm_status *st)
 {
-    char *expected = NULL, *found = NULL;
-    int code = make_prompt(r, json, st);
-    if (!code)
-        code = get_answer(r, json, &expected, st);
+    const struct sample *s = &r->generation.samples[i];
+    char *found = NULL;
+    int code = answer_extract((enum answer_rule)r->o->extract, s->text.data ? s->text.data : "", s->text.length, &found, st);
     if (!code) {
-        r->rows++;
-        if (r->ids.length > r->e->context) {
-            r->skipped++;
-            free(expected);
-            return PLM_OK;
-        }
-        code = generate(r, st);
-    }
-    if (!code)
-        code = answer_extract((enum answer_rule)r->o->extract, r->text.data ? r->text.data : "", r->text.length, &found, st);
-    if (!code) {
-        r->correct += found && !strcmp(expected, found);
+        r->correct += found && !strcmp(r->expected[i], found);
         r->without_answer += !found;
-        r->cut_by_length += !strcmp(r->finish, "length");
-        r->cut_by_context += !strcmp(r->finish, "context");
+        r->cut_by_length += !strcmp(s->finish, "length");
+        r->cut_by_context += !strcmp(s->finish, "context");
     }
     if (!code && r->o->items)
-        code = write_item(r, line, expected, found, st);
-    free(expected);
+        code = write_item(r, r->line[i], s, r->expected[i], found, st);
     free(found);
     return code;
+}
+
+/* Generate and judge the rows that wait. */
+static int finish_batch(struct run *r, struct plm_status *st)
+{
+    struct generation *g = &r->generation;
+    int code = PLM_OK;
+    if (r->waiting && !g->engine)
+        code = generation_open(g, r->e->model, &r->options, st);
+    if (r->waiting && !code) {
+        code = generation_run_each(g, r->ids, r->waiting, st);
+        r->generated += (int64_t)g->generated;
+        r->generate_s += g->decode_s;
+        r->e->fed += (int64_t)(g->n_prompt - g->reused + g->generated);
+        r->e->reused += (int64_t)g->reused;
+        r->e->seconds += g->prefill_s + g->decode_s;
+    }
+    for (int i = 0; i < r->waiting; i++) {
+        if (!code)
+            code = judge(r, i, st);
+        free(r->expected[i]);
+    }
+    r->waiting = 0;
+    return code;
+}
+
+static int one_row(struct run *r, const json_t *json, int64_t line, struct plm_status *st)
+{
+    const int i = r->waiting;
+    int code = make_prompt(r, json, &r->ids[i], st);
+    if (!code)
+        code = get_answer(r, json, &r->expected[i], st);
+    if (code)
+        return code;
+    r->rows++;
+    if (r->ids[i].length > r->e->context) {
+        r->skipped++;
+        free(r->expected[i]);
+        return PLM_OK;
+    }
+    r->line[i] = line;
+    r->waiting++;
+    return PLM_OK;
 }
 
 static int make_result(const struct run *r, const char *path, json_t **result, struct plm_status *st)
@@ -225,32 +209,52 @@ static int make_result(const struct run *r, const char *path, json_t **result, s
          json_object_set_new(*result, "generated_tokens", json_integer(r->generated)) ||
          json_object_set_new(*result, "generated_per_s", json_real(r->generate_s > 0 ? (double)r->generated / r->generate_s : 0))))
         code = result_failed(st);
+    if (!code && r->generation.engine)
+        activity_add(*result, r->generation.engine);
     return code ? code : eval_add_speed(r->e, *result, st);
 }
 
 int eval_exact(struct eval_model *e, const char *path, const struct eval_exact_options *o, json_t **result, struct plm_status *st)
 {
-    struct run r = {.e = e, .o = o};
+    static const volatile sig_atomic_t never = 0;
+    const size_t batch = (size_t)o->batch;
+    struct run r = {.e = e, .o = o, .ids = calloc(batch, sizeof *r.ids), .expected = calloc(batch, sizeof *r.expected),
+                    .line = calloc(batch, sizeof *r.line)};
     struct eval_rows *rows = NULL;
     json_t *json = NULL;
     int64_t line = 0;
+    r.options = (struct generation_options){.sampling = {.top_p = 1, .repetition_penalty = 1}, .n_threads = e->threads,
+        .context = (int64_t)e->context, .sequence = {.type = DTYPE_F32, .policy = policy_options_default(POLICY_FULL)},
+        .max_tokens = o->max_tokens, .samples = o->batch, .logprobs = -1, .stops = o->stops, .n_stops = o->n_stops, .special = true,
+        .keep = true, .interrupted = &never};
+    r.generation.o = &r.options;
     *result = NULL;
-    int code = eval_rows_open(&rows, path, st);
+    int code = r.ids && r.expected && r.line ? eval_rows_open(&rows, path, st) : status_no_memory(st, batch * 32, "a batch of rows");
     while (!code && (o->limit == 0 || r.rows < o->limit)) {
         code = eval_rows_next(rows, &json, &line, st);
         if (code || !json)
             break;
         if ((code = one_row(&r, json, line, st)))
             status_prefix(st, "%s:%lld", path, (long long)line);
+        else if (r.waiting == o->batch)
+            code = finish_batch(&r, st);
     }
+    if (!code)
+        code = finish_batch(&r, st);
+    for (int i = 0; i < r.waiting; i++)
+        free(r.expected[i]);
     if (!code && r.rows == 0)
         code = status_set(st, PLM_EINVAL, "'%s' has no rows; expected lines such as {\"prompt\": \"1 + 1 =\", \"answer\": \"2\"}",
                           path);
     if (!code)
         code = make_result(&r, path, result, st);
     eval_rows_close(rows);
+    generation_close(&r.generation);
+    for (size_t i = 0; i < batch && r.ids; i++)
+        free(r.ids[i].data);
+    free(r.ids);
+    free(r.expected);
+    free(r.line);
     free(r.prompt.data);
-    free(r.text.data);
-    free(r.ids.data);
     return code;
 }

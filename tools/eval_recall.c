@@ -107,6 +107,8 @@ static int all_tasks(struct run *r, int length, struct plm_status *st)
                                          .length = length,
                                          .pairs = r->o->pairs,
                                          .queries = r->o->queries,
+                                         .keys = r->o->keys,
+                                         .digits = r->o->digits,
                                          .held_out = true,
                                          .seed = r->o->seed};
         if (r->o->tasks[task])

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 
 #include "data/files.h"
 #include "infer/base/log.h"
-#include "infer/format/safetensors.h"
+#include "infer/format/safetensors_set.h"
 #include "train/files.h"
 
 static const char *const file_names[] = {"config.json", "tokenizer.json", "model.safetensors", "optimizer.safetensors",
@@ -235,10 +236,10 @@ int checkpoint_save(const char *run_dir, const struct checkpoint *c, const struc
 
 /* Reading */
 
-static int open_tensors(struct safetensors *s, const char *dir, const char *name, struct plm_status *st)
+static int open_tensors(struct safetensors_set *s, const char *dir, const char *name, struct plm_status *st)
 {
     char path[PATH_MAX];
-    return join(path, dir, name) ? safetensors_open(s, path, st) : too_long(dir, st);
+    return join(path, dir, name) ? safetensors_set_open_file(s, path, st) : too_long(dir, st);
 }
 
 static int read_text(struct mapped_file *m, const char *dir, const char *name, char path[PATH_MAX], struct plm_status *st)
@@ -248,12 +249,12 @@ static int read_text(struct mapped_file *m, const char *dir, const char *name, c
 }
 
 /* Tensor `prefix.name` of a file, which must have the table's shape (and be F32 when exact). */
-static int find_tensor(const struct safetensors *s, const char *where, const char *prefix, const struct tensor_desc *d,
+static int find_tensor(const struct safetensors_set *s, const char *where, const char *prefix, const struct tensor_desc *d,
                        bool exact, const struct stored_tensor **out, struct plm_status *st)
 {
     char name[128];
     stored_name(name, sizeof name, prefix, d);
-    const struct stored_tensor *t = *out = safetensors_find(s, name);
+    const struct stored_tensor *t = *out = safetensors_set_find(s, name);
     if (!t)
         return status_set(st, PLM_EFORMAT, "%s: tensor '%s' is missing", where, name);
     if (exact && t->type != DTYPE_F32)
@@ -271,7 +272,7 @@ static int find_tensor(const struct safetensors *s, const char *where, const cha
                       "configuration?", where, name, found, (long long)d->rows, (long long)d->cols);
 }
 
-static int check_tensors(const struct safetensors *s, const char *where, const struct tensor_table *t,
+static int check_tensors(const struct safetensors_set *s, const char *where, const struct tensor_table *t,
                          const struct optimizer_slot *slots, int n_slots, bool exact, struct plm_status *st)
 {
     const struct stored_tensor *unused;
@@ -284,13 +285,13 @@ static int check_tensors(const struct safetensors *s, const char *where, const s
 }
 
 /* After check_tensors. */
-static void fill_arena(const struct safetensors *s, const struct tensor_table *t, const struct optimizer_slot *slot)
+static void fill_arena(const struct safetensors_set *s, const struct tensor_table *t, const struct optimizer_slot *slot)
 {
     for (int i = 0; i < t->n_tensors; i++) {
         const struct tensor_desc *d = &t->tensors[i];
         char name[128];
         stored_name(name, sizeof name, slot->prefix, d);
-        const struct stored_tensor *from = safetensors_find(s, name);
+        const struct stored_tensor *from = safetensors_set_find(s, name);
         for (int64_t row = 0; row < d->rows; row++)
             dtype_to_f32(from->type, slot->data + d->offset + row * d->cols,
                          (const char *)from->data + (size_t)row * dtype_row_bytes(from->type, d->cols), d->cols);
@@ -321,7 +322,7 @@ static int read_state(const char *dir, struct trainer_state *state, struct plm_s
 int checkpoint_load(const char *dir, const struct checkpoint *c, struct trainer_state *state, struct plm_status *st)
 {
     const struct optimizer_slot weights = {"", c->params};
-    struct safetensors model = {0}, optimizer = {0};
+    struct safetensors_set model = {0}, optimizer = {0};
     struct trainer_state read;
     int code = checkpoint_verify(dir, st);
     if (!code)
@@ -341,8 +342,8 @@ int checkpoint_load(const char *dir, const struct checkpoint *c, struct trainer_
         if (state)
             *state = read;
     }
-    safetensors_close(&model);
-    safetensors_close(&optimizer);
+    safetensors_set_close(&model);
+    safetensors_set_close(&optimizer);
     return code ? status_prefix(st, "checkpoint '%s'", dir) : PLM_OK;
 }
 
@@ -377,18 +378,32 @@ int checkpoint_config(const char *dir, struct model_config *config, struct plm_s
     return code;
 }
 
+/* Weights that no training can start from: one that is not a number makes every step so. */
+static int check_finite(const struct tensor_table *t, const float *params, struct plm_status *st)
+{
+    for (int i = 0; i < t->n_tensors; i++) {
+        const struct tensor_desc *d = &t->tensors[i];
+        for (int64_t k = 0; k < tensor_elements(d); k++)
+            if (!isfinite(params[d->offset + k]))
+                return status_set(st, PLM_EFORMAT, "tensor '%s': row %lld, column %lld is %g; the weights are damaged, or training diverged", d->name,
+                                  (long long)(k / d->cols), (long long)(k % d->cols), (double)params[d->offset + k]);
+    }
+    return PLM_OK;
+}
+
 int checkpoint_load_weights(const char *dir, const struct tensor_table *table, float *params, struct plm_status *st)
 {
     const struct optimizer_slot weights = {"", params};
-    struct safetensors model = {0};
-    int code = open_tensors(&model, dir, "model.safetensors", st);
+    struct safetensors_set model;
+    int code = safetensors_set_open(&model, dir, st);
     if (!code)
-        code = check_tensors(&model, "model.safetensors", table, &weights, 1, false, st);
+        code = check_tensors(&model, "the weights", table, &weights, 1, false, st);
     if (!code && model.n_tensors > table->n_tensors)
-        log_warn("'%s': %d tensors of model.safetensors are not part of a PLM and are left out", dir,
-                 model.n_tensors - table->n_tensors);
-    if (!code)
+        log_warn("'%s': %d tensors are not part of a PLM and are left out", dir, model.n_tensors - table->n_tensors);
+    if (!code) {
         fill_arena(&model, table, &weights);
-    safetensors_close(&model);
+        code = check_finite(table, params, st);
+    }
+    safetensors_set_close(&model);
     return code ? status_prefix(st, "model '%s'", dir) : PLM_OK;
 }

@@ -53,7 +53,8 @@ int checkpoint_latest(const char *run_dir, char *path, struct plm_status *st);
 /* Hyper-parameters of a model directory. */
 int checkpoint_config(const char *dir, struct model_config *config, struct plm_status *st);
 
-/* Weights of any model directory (its model.safetensors, F32, F16 or BF16) into params (table.padded), as F32. */
+/* Weights of any model directory (model.safetensors or several files with an index; F32, F16 or BF16) into params (table.padded), as
+ * F32. PLM_EFORMAT when one is not a finite number. */
 int checkpoint_load_weights(const char *dir, const struct tensor_table *table, float *params, struct plm_status *st);
 
 #endif

@@ -1,22 +1,9 @@
 #include "train/export.h"
 
-#include <errno.h>
-#include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-
-#include "train/manifest.h"
-
-#define GGUF_QUANTIZATION_VERSION 2
-enum { TOKEN_TYPE_NORMAL = 1, TOKEN_TYPE_CONTROL = 3, TOKEN_TYPE_UNUSED = 5 }; /* llama.cpp's numbering */
-
-/* The ChatML template of PLM (plm.md 3.3): its SHA-256 is the one recorded for the released model. */
-static const char chat_template[] =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful "
-    "assistant<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 const char export_type_names[] = "f32, f16, bf16, q8_0, q4_0, q4_k, q6_k or q4_k_m";
 
@@ -30,271 +17,68 @@ bool export_type_by_name(struct export_type *out, const char *name)
     return true;
 }
 
-int export_put_config(struct gguf_writer *w, const struct model_config *c, enum dtype type, const char *name, struct plm_status *st)
+void export_summary_free(struct export_summary *summary)
 {
-    int code = gguf_set_string(w, "general.architecture", "plm", 3, st);
-    if (!code)
-        code = gguf_set_string(w, "general.name", name, strlen(name), st);
-    if (!code)
-        code = gguf_set_u32(w, "general.file_type", dtype_info(type)->gguf_file_type, st);
-    if (!code)
-        code = gguf_set_u32(w, "general.quantization_version", GGUF_QUANTIZATION_VERSION, st);
-    for (int i = 0; i < model_config_n_fields && !code; i++) {
-        const struct model_config_field *f = &model_config_fields[i];
-        if (!f->gguf_key)
-            continue;
-        char key[96];
-        const char *at = (const char *)c + f->offset;
-        snprintf(key, sizeof key, "plm.%s", f->gguf_key);
-        code = f->is_float ? gguf_set_f32(w, key, *(const float *)(const void *)at, st) : gguf_set_u32(w, key, (uint32_t)*(const int *)(const void *)at, st);
-    }
-    if (!code)
-        code = gguf_set_u32(w, "plm.attention.head_count_kv", (uint32_t)c->num_attention_heads, st);
-    if (!code)
-        code = gguf_set_u32(w, "plm.attention.key_length", (uint32_t)model_qk_head_dim(c), st);
-    return code ? code : gguf_set_u32(w, "plm.attention.value_length", (uint32_t)c->v_head_dim, st);
+    free(summary->files);
+    *summary = (struct export_summary){0};
 }
 
-/* Texts of a growing list: all in one buffer, as offsets until it stops moving. */
-struct texts {
-    char *data;
-    size_t used, capacity;
-    size_t *start, *length;
-    uint64_t n;
-};
-
-static bool texts_reserve(struct texts *t, uint64_t n, size_t bytes)
+void export_count(struct export_summary *summary, const struct weight *from, enum dtype type)
 {
-    t->capacity = bytes;
-    t->data = malloc(bytes ? bytes : 1);
-    t->start = calloc(n ? n : 1, sizeof *t->start);
-    t->length = calloc(n ? n : 1, sizeof *t->length);
-    return t->data && t->start && t->length;
+    summary->n_tensors++;
+    summary->n_of_type[type]++;
+    summary->bytes_of_type[type] += (int64_t)dtype_row_bytes(type, from->cols) * from->rows;
 }
 
-static void texts_free(struct texts *t)
+int export_add_file(struct export_summary *summary, const char *path, const char *name, int n_tensors, struct plm_status *st)
 {
-    free(t->data);
-    free(t->start);
-    free(t->length);
-}
-
-static void texts_begin(struct texts *t) { t->start[t->n] = t->used; }
-
-static void texts_end(struct texts *t)
-{
-    t->length[t->n] = t->used - t->start[t->n];
-    t->n++;
-}
-
-/* A token as vocab files hold it: the printable form of its bytes, specials as they are. */
-static void texts_put_token(struct texts *t, const struct tokenizer *k, int32_t id)
-{
-    size_t n;
-    bool special;
-    const char *bytes = tokenizer_token(k, id, &n, &special);
-    if (special && n <= t->capacity - t->used) {
-        memcpy(t->data + t->used, bytes, n);
-        t->used += n;
-    } else {
-        t->used += tokenizer_printable(bytes, n, t->data + t->used, t->capacity - t->used);
-    }
-}
-
-static int put_texts(struct gguf_writer *w, const char *key, const struct texts *t, struct plm_status *st)
-{
-    const char **text = calloc(t->n ? t->n : 1, sizeof *text);
-    if (!text)
-        return status_no_memory(st, t->n * sizeof *text, key);
-    for (uint64_t i = 0; i < t->n; i++)
-        text[i] = t->data + t->start[i];
-    int code = gguf_set_strings(w, key, text, t->length, t->n, st);
-    free(text);
+    struct export_file *files = realloc(summary->files, (size_t)(summary->n_files + 1) * sizeof *files);
+    if (!files)
+        return status_no_memory(st, (size_t)(summary->n_files + 1) * sizeof *files, "the list of files");
+    summary->files = files;
+    struct export_file *f = &files[summary->n_files++];
+    *f = (struct export_file){.n_tensors = n_tensors};
+    snprintf(f->name, sizeof f->name, "%s", name);
+    int code = sha256_file(path, f->sha256, &f->bytes, st);
+    summary->bytes += f->bytes;
     return code;
 }
 
-static size_t vocabulary_bytes(const struct tokenizer *k)
+/* The first element that is not finite, or -1. */
+static int64_t find_not_finite(const float *x, int64_t n)
 {
-    size_t total = 0;
-    for (int32_t id = 0; id < tokenizer_vocab_size(k); id++) {
-        size_t n = 0;
-        tokenizer_token(k, id, &n, NULL);
-        total += n;
-    }
-    return total;
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return i;
+    return -1;
 }
 
-static int put_tokens(struct gguf_writer *w, const struct plm_model *m, struct plm_status *st)
-{
-    const int32_t vocab = m->config.vocab_size;
-    struct texts t = {0};
-    int32_t *types = calloc((size_t)vocab, sizeof *types);
-    int code = PLM_OK;
-    if (!types || !texts_reserve(&t, (uint64_t)vocab, 2 * vocabulary_bytes(m->tokenizer) + 24 * (size_t)vocab))
-        code = status_no_memory(st, 32 * (size_t)vocab, "the token list");
-    for (int32_t id = 0; id < vocab && !code; id++) {
-        size_t n;
-        bool special = false;
-        texts_begin(&t);
-        if (tokenizer_token(m->tokenizer, id, &n, &special)) {
-            types[id] = special ? TOKEN_TYPE_CONTROL : TOKEN_TYPE_NORMAL;
-            texts_put_token(&t, m->tokenizer, id);
-        } else { /* rows of the embedding without a token */
-            types[id] = TOKEN_TYPE_UNUSED;
-            t.used += (size_t)snprintf(t.data + t.used, t.capacity - t.used, "[PAD%d]", (int)id);
-        }
-        texts_end(&t);
-    }
-    if (!code)
-        code = put_texts(w, "tokenizer.ggml.tokens", &t, st);
-    if (!code)
-        code = gguf_set_i32s(w, "tokenizer.ggml.token_type", types, (uint64_t)vocab, st);
-    texts_free(&t);
-    free(types);
-    return code;
-}
-
-static int put_merges(struct gguf_writer *w, const struct tokenizer *k, struct plm_status *st)
-{
-    const int32_t n = tokenizer_n_merges(k);
-    struct texts t = {0};
-    size_t bytes = 0;
-    for (int32_t i = 0; i < n; i++) {
-        int32_t side[2];
-        tokenizer_merge(k, i, &side[0], &side[1]);
-        for (int s = 0; s < 2; s++) {
-            size_t length = 0;
-            tokenizer_token(k, side[s], &length, NULL);
-            bytes += 2 * length + 1;
-        }
-    }
-    int code = texts_reserve(&t, (uint64_t)n, bytes) ? PLM_OK : status_no_memory(st, bytes, "the merge list");
-    for (int32_t i = 0; i < n && !code; i++) {
-        int32_t left, right;
-        tokenizer_merge(k, i, &left, &right);
-        texts_begin(&t);
-        texts_put_token(&t, k, left);
-        t.data[t.used++] = ' ';
-        texts_put_token(&t, k, right);
-        texts_end(&t);
-    }
-    if (!code)
-        code = put_texts(w, "tokenizer.ggml.merges", &t, st);
-    texts_free(&t);
-    return code;
-}
-
-static int put_tokenizer(struct gguf_writer *w, const struct plm_model *m, struct plm_status *st)
-{
-    if (!m->tokenizer)
-        return PLM_OK;
-    int code = gguf_set_string(w, "tokenizer.ggml.model", "gpt2", 4, st);
-    if (!code)
-        code = gguf_set_string(w, "tokenizer.ggml.pre", "qwen2", 5, st);
-    if (!code)
-        code = put_tokens(w, m, st);
-    if (!code)
-        code = put_merges(w, m->tokenizer, st);
-    if (!code && tokenizer_eos(m->tokenizer) >= 0)
-        code = gguf_set_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)tokenizer_eos(m->tokenizer), st);
-    if (!code)
-        code = gguf_set_bool(w, "tokenizer.ggml.add_bos_token", false, st);
-    if (!code && tokenizer_special_id(m->tokenizer, "<|im_start|>") >= 0)
-        code = gguf_set_string(w, "tokenizer.chat_template", chat_template, sizeof chat_template - 1, st);
-    return code;
-}
-
-/* llama.cpp's use_more_bits. */
-static bool gets_more_bits(const struct tensor_desc *d, int n_layer)
-{
-    int eighth = n_layer / 8;
-    return d->role == TENSOR_EMBED ||
-           (d->role == TENSOR_DOWN && (d->layer < eighth || d->layer >= 7 * n_layer / 8 || (d->layer - eighth) % 3 == 2));
-}
-
-static enum dtype wanted_type(const struct tensor_desc *d, const struct export_type *type, int n_layer)
-{
-    if (d->n_dims == 1)
-        return DTYPE_F32;
-    return type->more_bits && gets_more_bits(d, n_layer) ? DTYPE_Q6_K : type->type;
-}
-
-static enum dtype stored_type(const struct tensor_desc *d, const struct export_type *type, int n_layer)
-{
-    enum dtype wanted = wanted_type(d, type, n_layer);
-    if (dtype_row_bytes(wanted, d->cols))
-        return wanted;
-    return dtype_row_bytes(DTYPE_Q8_0, d->cols) ? DTYPE_Q8_0 : DTYPE_F16;
-}
-
-static void note_fallback(struct export_summary *summary, const struct tensor_desc *d, enum dtype type)
-{
-    if (!summary->n_fallback++)
-        snprintf(summary->first_fallback, sizeof summary->first_fallback, "%s", d->gguf_name);
-    const char *kind = d->layer < 0 ? d->gguf_name : strchr(d->gguf_name + strlen("blk."), '.') + 1;
-    char text[96];
-    snprintf(text, sizeof text, "%s (%s)", kind, dtype_info(type)->name);
-    size_t used = strlen(summary->fallbacks);
-    if (!strstr(summary->fallbacks, text))
-        snprintf(summary->fallbacks + used, sizeof summary->fallbacks - used, "%s%s", used ? ", " : "", text);
-}
-
-static int put_tensor(struct gguf_writer *w, const struct weight *from, enum dtype type, struct plm_status *st)
+int export_tensor(const struct weight *from, const char *name, enum dtype type,
+                  int (*write)(void *writer, const void *data, size_t bytes, struct plm_status *st), void *writer, struct plm_status *st)
 {
     const size_t in_bytes = dtype_row_bytes(from->type, from->cols), out_bytes = dtype_row_bytes(type, from->cols);
-    if (from->type == type)
-        return gguf_write(w, from->data, in_bytes * (size_t)from->rows, st);
     float *row = malloc((size_t)from->cols * sizeof *row);
     void *out = malloc(out_bytes);
     int code = row && out ? PLM_OK : status_no_memory(st, out_bytes, "a row of weights");
     for (int64_t r = 0; r < from->rows && !code; r++) {
-        dtype_to_f32(from->type, row, (const char *)from->data + (size_t)r * in_bytes, from->cols);
-        dtype_from_f32(type, out, row, from->cols);
-        code = gguf_write(w, out, out_bytes, st);
+        const void *stored = (const char *)from->data + (size_t)r * in_bytes;
+        dtype_to_f32(from->type, row, stored, from->cols);
+        int64_t bad = find_not_finite(row, from->cols);
+        if (bad >= 0) {
+            code = status_set(st, PLM_EFORMAT, "tensor '%s': row %lld, column %lld is %g; the weights are damaged, or training diverged", name,
+                              (long long)r, (long long)bad, (double)row[bad]);
+        } else if (from->type == type) {
+            code = write(writer, stored, in_bytes, st);
+        } else {
+            dtype_from_f32(type, out, row, from->cols);
+            dtype_to_f32(type, row, out, from->cols);
+            bad = find_not_finite(row, from->cols);
+            code = bad < 0 ? write(writer, out, out_bytes, st)
+                           : status_set(st, PLM_EFORMAT, "tensor '%s': row %lld, column %lld is too large for type %s; choose another", name,
+                                        (long long)r, (long long)bad, dtype_info(type)->name);
+        }
     }
     free(row);
     free(out);
     return code;
-}
-
-int export_gguf(const struct plm_model *m, const struct export_type *type, const char *name, const char *path,
-                struct export_summary *summary, struct plm_status *st)
-{
-    *summary = (struct export_summary){.n_tensors = m->table.n_tensors};
-    char temporary[PATH_MAX];
-    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary)
-        return status_set(st, PLM_EINVAL, "path too long: '%s'", path);
-    struct stat there;
-    if (stat(path, &there) == 0 && !S_ISREG(there.st_mode)) /* the rename below would replace a device or a pipe */
-        return status_set(st, PLM_EINVAL, "'%s' is there and not a regular file; give a new file's name", path);
-    struct gguf_writer *w;
-    int code = gguf_create(&w, temporary, st);
-    if (code)
-        return code;
-    code = export_put_config(w, &m->config, type->type, name, st);
-    if (!code)
-        code = put_tokenizer(w, m, st);
-    for (int i = 0; i < m->table.n_tensors && !code; i++) {
-        const struct tensor_desc *d = &m->table.tensors[i];
-        const enum dtype stored = stored_type(d, type, m->config.num_hidden_layers);
-        summary->n_of_type[stored]++;
-        if (stored != wanted_type(d, type, m->config.num_hidden_layers))
-            note_fallback(summary, d, stored);
-        const int64_t shape[2] = {d->n_dims == 2 ? d->rows : d->cols, d->cols};
-        code = gguf_declare(w, d->gguf_name, stored, d->n_dims, shape, st);
-    }
-    for (int i = 0; i < m->table.n_tensors && !code; i++) {
-        struct model_weights weights = m->weights;
-        code = put_tensor(w, weights_slot(&weights, &m->table.tensors[i]), stored_type(&m->table.tensors[i], type, m->config.num_hidden_layers), st);
-    }
-    if (code) {
-        gguf_discard(w);
-        return code;
-    }
-    code = gguf_finish(w, st);
-    if (!code && rename(temporary, path) != 0)
-        code = status_set(st, PLM_EIO, "cannot rename '%s' to '%s': %s", temporary, path, strerror(errno));
-    if (code)
-        remove(temporary);
-    return code ? code : sha256_file(path, summary->sha256, &summary->bytes, st);
 }

@@ -20,7 +20,8 @@ struct arena {
  * Asking a committed arena for more than was measured is a programming error and returns NULL too. */
 void *arena_alloc(struct arena *a, size_t count, size_t size);
 
-/* Allocate what was measured, rounded up to `multiple` bytes (0 or 1: no rounding), zeroed, and restart at 0. */
+/* Allocate what was measured, rounded up to `multiple` bytes (0 or 1: no rounding), zeroed, and restart at 0. PLM_ENOMEM also for more
+ * than the machine has left. */
 int arena_commit(struct arena *a, size_t multiple, const char *role, struct plm_status *st);
 
 /* Free the memory and return to the measuring state. */

@@ -13,6 +13,7 @@ enum random_purpose {
     RANDOM_SPLIT,         /* train/held-out split of documents */
     RANDOM_TEST,
     RANDOM_RECALL,        /* generated recall tasks: see data/recall.c */
+    RANDOM_RESAMPLING,    /* bootstrap; stream: resample;  index: draw */
 };
 
 /* One block: out = Philox4x32-10(counter, key). */

@@ -68,11 +68,13 @@ static void add_tile(const struct job *j, int head, int64_t q0, int64_t n_query,
     }
 }
 
+static int64_t key_count(const struct column_sums *c) { return c->n_key ? c->n_key : c->past + c->n_query; }
+
 static void add_columns(void *ctx, int64_t begin, int64_t end, int worker)
 {
     const struct job *j = ctx;
     const struct column_sums *c = j->c;
-    const int64_t keys = c->past + c->n_query;
+    const int64_t keys = key_count(c);
     float *s = (float *)(void *)(j->scratch + (size_t)worker * scratch_per_thread(j->ops));
     float *column = s + TILE_KEYS * TILE_QUERIES;
     for (int64_t piece = begin; piece < end; piece++) {
@@ -92,5 +94,5 @@ static void add_columns(void *ctx, int64_t begin, int64_t end, int worker)
 void column_sums_add(const struct column_sums *c, const struct ops *ops, struct thread_pool *pool, void *scratch, double *sums)
 {
     struct job j = {c, ops, scratch, sums};
-    pool_for(pool, (c->past + c->n_query + TILE_KEYS - 1) / TILE_KEYS, 1, add_columns, &j);
+    pool_for(pool, (key_count(c) + TILE_KEYS - 1) / TILE_KEYS, 1, add_columns, &j);
 }

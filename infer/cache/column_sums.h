@@ -10,7 +10,8 @@
  * [q1, q2]; heads may share keys (head_stride 0). Expanded MLA: k1 = k_nope, k2 = k_pe shared; absorbed: k1 = the latents,
  * shared, q1 = the absorbed query; GQA: one call per group, k1 = its keys, width2 = 0. */
 struct column_sums {
-    int64_t n_query, past;
+    int64_t n_query, past; /* past may be negative: the keys begin within the queries */
+    int64_t n_key;         /* keys there are; 0: past + n_query */
     int n_head, width1, width2;
     float scale;
     const float *q;        /* (n_query, ldq): per head width1 then width2 values, rotated */
@@ -32,7 +33,7 @@ struct column_sums column_sums_heads(const struct column_sums *c, int head, int 
 
 size_t column_sums_scratch_bytes(const struct ops *ops, int threads);
 
-/* sums[j] += sum over heads and queries of the probability of key j, for the past + n_query keys; a chunked prefill calls it for
+/* sums[j] += sum over heads and queries of the probability of key j, for all keys; a chunked prefill calls it for
  * each of its chunks. Threads split the keys, so that the result does not depend on their number. scratch: 64-byte aligned. */
 void column_sums_add(const struct column_sums *c, const struct ops *ops, struct thread_pool *pool, void *scratch, double *sums);
 

@@ -29,6 +29,17 @@ size_t attention_scratch_bytes(const struct ops *ops, int64_t max_keys, int thre
 void attention_forward(const struct attention *a, const struct ops *ops, struct thread_pool *pool, void *scratch,
                        int64_t max_keys);
 
+/* ---- prefill: any number of keys, block by block, in bounded memory ---- */
+
+/* Keys [first, first + n) of a sequence (n_seq 1, first_key NULL): a->kv and a->k_pe begin there. The blocks come in order, from 0 to
+ * past + q_len without a gap; with the last one a->out and, if wanted, a->lse are complete. max, sum: (q_len, n_head), carried from
+ * block to block. narrow: logits from narrower integers where the table can, see attention_narrow in ops.h. */
+void attention_add_block(const struct attention *a, int64_t first, int64_t n, float *max, float *sum, bool narrow, const struct ops *ops,
+                         struct thread_pool *pool, void *scratch);
+
+/* Bytes of its scratch, 64-byte aligned, for blocks of at most max_n keys. */
+size_t attention_block_scratch_bytes(const struct attention *a, int64_t max_n, const struct ops *ops, int threads);
+
 /* ---- shared with the backward pass in train/ops ---- */
 
 /* One tile: queries [begin, end) of one sequence and head, and the keys [lo, hi) any of them sees. */

@@ -1,8 +1,11 @@
 #include "infer/model/decode.h"
 
+#include <math.h>
 #include <string.h>
 
 #define ABSORB_GRAIN 65536 /* multiply-adds that are worth handing to another thread */
+
+static size_t round64(size_t n) { return (n + 63) / 64 * 64; }
 
 void decode_buffers_layout(struct decode_buffers *b, const struct model_config *c, const struct ops *ops, int64_t batch, int64_t capacity,
                            int threads, struct arena *arena)
@@ -16,7 +19,11 @@ void decode_buffers_layout(struct decode_buffers *b, const struct model_config *
     b->z = arena_alloc(arena, n * heads * (size_t)c->kv_lora_rank, f);
     b->attn = arena_alloc(arena, n * heads * (size_t)c->v_head_dim, f);
     b->u = arena_alloc(arena, n * (size_t)c->intermediate_size, f);
+    b->cos = arena_alloc(arena, n * (size_t)c->qk_rope_head_dim / 2, f);
+    b->sin = arena_alloc(arena, n * (size_t)c->qk_rope_head_dim / 2, f);
     b->items = arena_alloc(arena, n, sizeof *b->items);
+    b->gemm_scratch = arena_alloc(arena, (size_t)threads, round64(ops->gemm_scratch_bytes()));
+    b->sparse_scratch = arena_alloc(arena, sparse_rows_scratch(batch, c->intermediate_size), 1);
     b->attention_scratch = arena_alloc(arena, ops->latent_attention_scratch_bytes(c->num_attention_heads, c->kv_lora_rank, c->qk_rope_head_dim,
                                        batch * capacity, (int)batch, threads), 1);
 }
@@ -30,6 +37,7 @@ struct absorb_job {
     const struct forward_pass *f;
     const struct decode_buffers *b;
     const struct weight *kv_b;
+    int64_t n;
 };
 
 /* q~_h = W_UK,h^T q_nope_h: W_UK,h is rows h*(nope+v) .. +nope of kv_b, so this adds up weighted rows. Work item: (row, head). */
@@ -49,22 +57,30 @@ static void absorb_queries(void *ctx, int64_t begin, int64_t end, int worker)
     }
 }
 
-/* o_h = W_UV,h z_h for the whole batch, head by head. */
-static void expand_values(const struct forward_pass *f, const struct decode_buffers *b, const struct weight *kv_b, int64_t n)
+/* o_h = W_UV,h z_h for the whole batch, for heads [begin, end). */
+static void expand_values(void *ctx, int64_t begin, int64_t end, int worker)
 {
-    const struct model_config *c = f->config;
-    const int64_t heads = c->num_attention_heads;
-    for (int64_t h = 0; h < heads; h++) {
-        const struct weight w_uv = {weight_row(kv_b, h * (c->qk_nope_head_dim + c->v_head_dim) + c->qk_nope_head_dim), kv_b->type, c->v_head_dim, kv_b->cols};
-        forward_linear(f, b->attn + h * c->v_head_dim, heads * c->v_head_dim, b->z + h * c->kv_lora_rank, heads * c->kv_lora_rank, &w_uv, n, false);
+    const struct absorb_job *j = ctx;
+    const struct model_config *c = j->f->config;
+    const struct weight *w = j->kv_b;
+    const int64_t heads = c->num_attention_heads, per_head = c->qk_nope_head_dim + c->v_head_dim;
+    for (int64_t h = begin; h < end; h++) {
+        const struct gemm g = {.m = j->n, .n = c->v_head_dim, .k = w->cols, .trans_b = true, .alpha = 1, .a = j->b->z + h * c->kv_lora_rank,
+            .lda = heads * c->kv_lora_rank, .b = weight_row(w, h * per_head + c->qk_nope_head_dim), .ldb = w->cols, .b_type = w->type,
+            .precision = j->f->precision, .c = j->b->attn + h * c->v_head_dim, .ldc = heads * c->v_head_dim};
+        j->f->ops->gemm_serial(&g, j->b->gemm_scratch + (size_t)worker * round64(j->f->ops->gemm_scratch_bytes()));
     }
 }
 
-static void rotate(const struct forward_pass *f, float *x, int32_t position, int n_head, int64_t head_stride)
+/* Angles of a position, from the table or computed as it was: generation within a cache budget goes on beyond the table. */
+static void angles(const struct forward_pass *f, int32_t position, float *cos_row, float *sin_row)
 {
     const struct rope_table *t = f->rope;
-    for (int h = 0; h < n_head; h++)
-        f->ops->rope(x + h * head_stride, t->cos + (int64_t)position * t->half, t->sin + (int64_t)position * t->half, 2 * t->half);
+    for (int i = 0; i < t->half; i++) {
+        const double angle = position < t->positions ? 0 : position * pow((double)f->config->rope_theta, -2.0 * i / f->config->qk_rope_head_dim);
+        cos_row[i] = position < t->positions ? t->cos[(int64_t)position * t->half + i] : (float)cos(angle);
+        sin_row[i] = position < t->positions ? t->sin[(int64_t)position * t->half + i] : (float)sin(angle);
+    }
 }
 
 /* Rotate queries and new keys, append the new slots, attend. */
@@ -74,18 +90,21 @@ static void attend(const struct forward_pass *f, const struct decode_buffers *b,
     const int64_t heads = c->num_attention_heads, rank = c->kv_lora_rank, latent = model_latent_dim(c), qk = model_qk_head_dim(c);
     for (int64_t r = 0; r < n; r++) {
         float *new_slot = b->kv_a + r * latent;
-        rotate(f, b->q + r * heads * qk + c->qk_nope_head_dim, rows[r].position, (int)heads, qk);
-        rotate(f, new_slot + rank, rows[r].position, 1, 0);
+        const int half = f->rope->half;
+        for (int64_t h = 0; h < heads; h++)
+            f->ops->rope(b->q + (r * heads + h) * qk + c->qk_nope_head_dim, b->cos + r * half, b->sin + r * half, 2 * half);
+        f->ops->rope(new_slot + rank, b->cos + r * half, b->sin + r * half, 2 * half);
         kv_append(&rows[r].slots[layer], rows[r].position, new_slot, new_slot + rank, NULL);
+        b->items[r].n = rows[r].slots[layer].length; /* a row does not see those of its sequence behind it */
     }
-    struct absorb_job j = {f, b, &w[TENSOR_KV_B]};
+    struct absorb_job j = {f, b, &w[TENSOR_KV_B], n};
     const int64_t per_item = (int64_t)c->qk_nope_head_dim * rank, grain = ABSORB_GRAIN / per_item;
     pool_for(f->pool, n * heads, grain > 0 ? grain : 1, absorb_queries, &j);
     const float scale = attention_scale(&(struct attention){.nope = c->qk_nope_head_dim, .rope = c->qk_rope_head_dim});
     for (int64_t r = 0; r < n; r++) {
         const struct kv_slots *s = &rows[r].slots[layer];
         b->items[r] = (struct latent_attention){.n_head = (int)heads, .rank = (int)rank, .rope = c->qk_rope_head_dim, .q = b->q_latent + r * heads * latent,
-            .rows = s->rows, .row_bytes = s->row_bytes, .type = s->shape.type, .n = s->length, .scale = scale,
+            .rows = s->rows, .row_bytes = s->row_bytes, .type = s->shape.type, .n = b->items[r].n, .scale = scale,
             .bias = rows[r].policy->policy == POLICY_D2O_COUNT ? s->bias : NULL, .weight = s->score,
             .z = b->z + r * heads * rank};
     }
@@ -93,15 +112,36 @@ static void attend(const struct forward_pass *f, const struct decode_buffers *b,
     for (int64_t r = 0; r < n; r++)
         if (policy_due(rows[r].policy, &rows[r].slots[layer], rows[r].budgets[layer]))
             policy_compress(rows[r].policy, &rows[r].slots[layer], rows[r].budgets[layer], f->ops, f->pool, b->policy_scratch, NULL);
-    expand_values(f, b, &w[TENSOR_KV_B], n);
+    pool_for(per_item * heads * n > ABSORB_GRAIN ? f->pool : NULL, heads, 2, expand_values, &j);
+}
+
+/* x += W_down max(u, 0)^2, of active neurons only where the weights are stored neuron by neuron. */
+static void multiply_down(const struct forward_pass *f, const struct decode_buffers *b, int layer, int64_t n)
+{
+    const struct model_config *c = f->config;
+    const struct weight *w = &f->weights->layers[layer].at[TENSOR_DOWN];
+    const void *neurons = f->neurons ? f->neurons[layer] : NULL;
+    if (!neurons) {
+        forward_relu2(f, layer, b->u, b->u, n);
+        forward_down(f, b->x, b->u, w, n);
+        return;
+    }
+    f->ops->relu2(b->u, b->u, n * c->intermediate_size);
+    const struct sparse_rows s = {.m = n, .n_rows = w->cols, .n = w->rows, .x = b->u, .ldx = w->cols, .rows = neurons, .type = w->type, .y = b->x,
+                                  .ldy = w->rows, .accumulate = true, .scratch = b->sparse_scratch};
+    const int64_t active = f->ops->sparse_rows(&s, f->pool);
+    if (f->active)
+        f->active[layer] += active;
 }
 
 void decode_batch(const struct forward_pass *f, const struct decode_buffers *b, const struct decode_row *rows, int64_t n)
 {
     const struct model_config *c = f->config;
     const int64_t d = c->hidden_size, ff = c->intermediate_size, heads = c->num_attention_heads;
-    for (int64_t r = 0; r < n; r++)
+    for (int64_t r = 0; r < n; r++) {
         forward_embed(f, &rows[r].token, 1, b->x + r * d);
+        angles(f, rows[r].position, b->cos + r * f->rope->half, b->sin + r * f->rope->half);
+    }
     for (int layer = 0; layer < c->num_hidden_layers; layer++) {
         const struct weight *w = f->weights->layers[layer].at;
         forward_rms_norm(f, b->a, d, NULL, b->x, d, &w[TENSOR_ATTN_NORM], n);
@@ -112,7 +152,6 @@ void decode_batch(const struct forward_pass *f, const struct decode_buffers *b, 
         forward_linear(f, b->x, d, b->attn, heads * c->v_head_dim, &w[TENSOR_O], n, true);
         forward_rms_norm(f, b->a, d, NULL, b->x, d, &w[TENSOR_FFN_NORM], n);
         forward_linear(f, b->u, ff, b->a, d, &w[TENSOR_UP], n, false);
-        f->ops->relu2(b->u, b->u, n * ff);
-        forward_linear(f, b->x, d, b->u, ff, &w[TENSOR_DOWN], n, true);
+        multiply_down(f, b, layer, n);
     }
 }

@@ -3,11 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/cache/column_sums.h"
 #include "infer/model/decode.h"
+#include "infer/model/neurons.h"
+#include "infer/model/prefill.h"
 #include "infer/model/sequence.h"
-
-#define PREFILL_CHUNK 256 /* tokens a prefill takes through the layers at once: bounds the activations */
 
 struct engine {
     const struct plm_model *model;
@@ -20,40 +19,27 @@ struct engine {
     struct decode_buffers decode;
     struct decode_row *rows;          /* (max_batch) */
     float *batch_logits;              /* (max_batch, V) */
-    struct layer_activations prefill; /* every layer uses these; x, mid and the layer's output are one buffer */
-    float *keys;                      /* (context, L) latents of one layer as float32: the cache's, then the chunk's */
-    float *normed;                    /* (PREFILL_CHUNK, d) final norm */
-    void *attention_scratch;
-    void *column_scratch;             /* NULL without policies */
+    struct prefill_buffers prefill;
+    const void *const *neurons;       /* (n_layer), the model's; NULL: dense */
+    int64_t *active;                  /* (n_layer) active neurons of `computed` tokens */
+    int64_t computed;
+    float *normed;                    /* (PREFILL_CHUNK or max_batch, d) final norm: a buffer of the prefill */
 };
 
 static void engine_layout(struct engine *e)
 {
     const struct model_config *c = &e->model->config;
-    const size_t d = (size_t)c->hidden_size, f = sizeof(float), heads = (size_t)c->num_attention_heads;
-    const int64_t chunk = e->context < PREFILL_CHUNK ? e->context : PREFILL_CHUNK;
-    const size_t rows = (size_t)(chunk > e->max_batch ? chunk : e->max_batch);
     struct arena *arena = &e->arena;
     rope_table_layout(&e->rope, c, e->context, arena);
     decode_buffers_layout(&e->decode, c, e->ops, e->max_batch, e->context, pool_size(e->pool), arena);
     e->rows = arena_alloc(arena, (size_t)e->max_batch, sizeof *e->rows);
-    e->batch_logits = arena_alloc(arena, (size_t)e->max_batch * (size_t)c->vocab_size, f);
-    struct layer_activations *l = &e->prefill;
-    l->x = l->mid = arena_alloc(arena, (size_t)chunk * d, f);
-    l->a = l->b = arena_alloc(arena, (size_t)chunk * d, f);
-    l->q = arena_alloc(arena, (size_t)chunk * heads * (size_t)model_qk_head_dim(c), f);
-    l->kv_a = arena_alloc(arena, (size_t)chunk * (size_t)model_latent_dim(c), f);
-    l->kv = arena_alloc(arena, (size_t)e->context * heads * (size_t)(c->qk_nope_head_dim + c->v_head_dim), f);
-    l->attn = arena_alloc(arena, (size_t)chunk * heads * (size_t)c->v_head_dim, f);
-    l->u = l->m = arena_alloc(arena, (size_t)chunk * (size_t)c->intermediate_size, f);
-    e->keys = arena_alloc(arena, (size_t)e->context * (size_t)model_latent_dim(c), f);
-    e->normed = arena_alloc(arena, rows * d, f);
-    e->attention_scratch = arena_alloc(arena, attention_scratch_bytes(e->ops, e->context, pool_size(e->pool)), 1);
+    e->batch_logits = arena_alloc(arena, (size_t)e->max_batch * (size_t)c->vocab_size, sizeof *e->batch_logits);
+    prefill_buffers_layout(&e->prefill, c, e->ops, e->context, e->max_batch, e->policies, pool_size(e->pool), arena);
+    e->normed = e->prefill.act.a;
+    e->active = arena_alloc(arena, (size_t)c->num_hidden_layers, sizeof *e->active);
     if (e->policies) {
         const struct kv_shape widest = {.content = c->kv_lora_rank, .rotary = c->qk_rope_head_dim, .type = DTYPE_F32, .rope_theta = c->rope_theta};
         const struct policy_options merging = policy_options_default(POLICY_D2O_COUNT);
-        l->lse = arena_alloc(arena, (size_t)chunk * heads, f);
-        e->column_scratch = arena_alloc(arena, column_sums_scratch_bytes(e->ops, pool_size(e->pool)), 1);
         e->decode.policy_scratch = arena_alloc(arena, policy_scratch_bytes(&merging, &widest, e->context), 1);
     }
 }
@@ -84,6 +70,8 @@ int engine_create(struct engine **out, const struct plm_model *model, const stru
     int code = engine_prepare(e, model, options, st);
     if (!code)
         code = arena_commit(&e->arena, 0, "the buffers of an engine (a smaller context or batch needs less)", st);
+    if (!code && model->neurons && !(options && options->dense))
+        code = neurons_get(model, e->pool, &e->neurons, st);
     if (code) {
         engine_destroy(e);
         return code;
@@ -99,7 +87,7 @@ int engine_measure(const struct plm_model *model, const struct engine_options *o
 {
     struct engine e;
     int code = engine_prepare(&e, model, options, st);
-    *engine_bytes = e.arena.used;
+    *engine_bytes = e.arena.used + (model->neurons && !(options && options->dense) ? neurons_bytes(model) : 0);
     if (!code)
         code = sequence_measure(&e, sequence, sequence_bytes, st);
     pool_destroy(e.pool);
@@ -119,6 +107,12 @@ size_t engine_bytes(const struct engine *e) { return e->arena.size; }
 
 const struct plm_model *engine_model(const struct engine *e) { return e->model; }
 
+void engine_activity(const struct engine *e, int layer, int64_t *active, int64_t *neurons)
+{
+    *active = e->active[layer];
+    *neurons = e->computed * e->model->config.intermediate_size;
+}
+
 int64_t engine_context(const struct engine *e) { return e->context; }
 
 bool engine_policies(const struct engine *e) { return e->policies; }
@@ -126,7 +120,7 @@ bool engine_policies(const struct engine *e) { return e->policies; }
 static struct forward_pass pass_for(const struct engine *e, int64_t n, int64_t past)
 {
     return (struct forward_pass){.config = &e->model->config, .weights = &e->model->weights, .ops = e->ops, .pool = e->pool, .rope = &e->rope,
-        .precision = PRECISION_HIGH, .n_seq = 1, .q_len = n, .past = past, .attention_scratch = e->attention_scratch, .max_keys = e->context};
+        .precision = PRECISION_FAST, .squares = PRECISION_HIGH, .neurons = e->neurons, .active = e->active, .n_seq = 1, .q_len = n, .past = past};
 }
 
 static void head(const struct engine *e, const float *x, int64_t rows, float *logits)
@@ -137,42 +131,22 @@ static void head(const struct engine *e, const float *x, int64_t rows, float *lo
     forward_linear(&f, logits, e->model->config.vocab_size, e->normed, d, &e->model->weights.embed, rows, false);
 }
 
-/* Take n <= PREFILL_CHUNK tokens of one sequence through the layers; the residual stream stays in e->prefill.x. */
-static void prefill_chunk(struct engine *e, struct sequence *s, const int32_t *tokens, int64_t n)
-{
-    const struct model_config *c = &e->model->config;
-    const int64_t past = s->length, rank = c->kv_lora_rank, latent = model_latent_dim(c);
-    const struct forward_pass f = pass_for(e, n, past);
-    forward_embed(&f, tokens, n, e->prefill.x);
-    for (int layer = 0; layer < c->num_hidden_layers; layer++) {
-        struct kv_slots *slots = &s->layers[layer];
-        for (int64_t i = 0; i < past; i++)
-            kv_read(slots, i, e->keys + i * latent, e->keys + i * latent + rank, NULL);
-        e->prefill.latent = e->keys + past * latent;
-        forward_layer(&f, layer, &e->prefill, e->keys, e->prefill.x);
-        if (s->sums[layer]) {
-            const struct attention a = forward_attention(&f, &e->prefill, e->keys);
-            const struct column_sums sums = column_sums_of_attention(&a, 0);
-            column_sums_add(&sums, e->ops, e->pool, e->column_scratch, s->sums[layer]);
-        }
-        for (int64_t i = past; i < past + n; i++)
-            kv_append(slots, (int32_t)i, e->keys + i * latent, e->keys + i * latent + rank, NULL);
-    }
-    memcpy(s->tokens + past, tokens, (size_t)n * sizeof *tokens);
-    s->length = past + n;
-}
-
 static int prefill(struct engine *e, const struct engine_item *item, struct plm_status *st)
 {
     const int64_t vocab = e->model->config.vocab_size, d = e->model->config.hidden_size;
+    struct sequence *s = item->sequence;
+    const float *x = e->prefill.act.x;
     for (int64_t at = 0; at < item->n;) {
         const int64_t n = item->n - at < PREFILL_CHUNK ? item->n - at : PREFILL_CHUNK;
-        prefill_chunk(e, item->sequence, item->tokens + at, n);
+        const struct forward_pass f = pass_for(e, n, s->length);
+        e->computed += n;
+        prefill_chunk(&f, &e->prefill, item->tokens + at, s->layers, s->sums);
+        sequence_remember(s, item->tokens + at, n);
         if (item->logits && item->all)
-            head(e, e->prefill.x, n, item->logits + at * vocab);
+            head(e, x, n, item->logits + at * vocab);
         at += n;
         if (item->logits && !item->all && at == item->n)
-            head(e, e->prefill.x + (n - 1) * d, 1, item->logits);
+            head(e, x + (n - 1) * d, 1, item->logits);
     }
     if (item->sequence->options.policy.policy == POLICY_FULL)
         return PLM_OK;
@@ -190,35 +164,43 @@ static bool is_decoded(const struct engine_item *item)
     return item->n == 1 || item->decode;
 }
 
-/* Token number `at` of every item that is decoded and has one: one batch. Returns how many there were. */
-static int64_t decode_tokens(struct engine *e, const struct engine_item *items, int n_items, int64_t at)
+/* The next tokens of every item that is decoded, as one batch: one of each, and what room is left for more of those whose cache only
+ * grows. Returns how many there were. */
+static int64_t decode_tokens(struct engine *e, const struct engine_item *items, int n_items)
 {
     const int64_t vocab = e->model->config.vocab_size;
-    int64_t n = 0, wanted = 0;
+    int64_t n = 0, spare = e->max_batch;
+    bool wanted = false;
+    for (int i = 0; i < n_items; i++)
+        spare -= is_decoded(&items[i]) && items[i].sequence->length - items[i].sequence->step_begin < items[i].n;
     for (int i = 0; i < n_items; i++) {
         const struct engine_item *item = &items[i];
-        if (is_decoded(item) && at < item->n) {
-            const struct sequence *s = item->sequence;
-            e->rows[n++] = (struct decode_row){item->tokens[at], (int32_t)s->length, s->layers, &s->options.policy, s->budgets};
-            wanted += item->logits && (item->all || at + 1 == item->n);
-        }
+        struct sequence *s = item->sequence;
+        const int64_t at = s->length - s->step_begin, left = is_decoded(item) ? item->n - at : 0;
+        const int64_t more = s->options.policy.policy != POLICY_FULL || left < 1 ? 0 : left - 1 < spare ? left - 1 : spare;
+        s->step_rows = left > 0 ? 1 + more : 0;
+        spare -= more;
+        for (int64_t k = 0; k < s->step_rows; k++)
+            e->rows[n++] = (struct decode_row){item->tokens[at + k], (int32_t)(s->length + k), s->layers, &s->options.policy, s->budgets};
+        wanted = wanted || (item->logits && s->step_rows && (item->all || s->step_rows == left));
     }
     if (n == 0)
         return 0;
     const struct forward_pass f = pass_for(e, n, 0);
+    e->computed += n;
     decode_batch(&f, &e->decode, e->rows, n);
     if (wanted)
         head(e, e->decode.x, n, e->batch_logits);
-    int64_t row = 0;
+    const float *logits = e->batch_logits;
     for (int i = 0; i < n_items; i++) {
         const struct engine_item *item = &items[i];
-        if (!is_decoded(item) || at >= item->n)
-            continue;
         struct sequence *s = item->sequence;
-        s->tokens[s->length++] = item->tokens[at];
-        if (item->logits && (item->all || at + 1 == item->n))
-            memcpy(item->logits + (item->all ? at * vocab : 0), e->batch_logits + row * vocab, (size_t)vocab * sizeof(float));
-        row++;
+        for (int64_t k = 0; k < s->step_rows; k++, logits += vocab) {
+            const int64_t at = s->length - s->step_begin;
+            sequence_remember(s, &item->tokens[at], 1);
+            if (item->logits && (item->all || at + 1 == item->n))
+                memcpy(item->logits + (item->all ? at * vocab : 0), logits, (size_t)vocab * sizeof *logits);
+        }
     }
     return n;
 }
@@ -231,7 +213,7 @@ static int check_item(const struct engine *e, const struct engine_item *item, in
         return status_set(st, PLM_EINVAL, "item %d: the sequence belongs to another engine", i);
     if (item->n < 1)
         return status_set(st, PLM_EINVAL, "no tokens to append: an empty prompt gives the model nothing to continue");
-    if (item->n > s->capacity - s->length)
+    if (item->n > sequence_room(s))
         return status_set(st, PLM_ELIMIT, "%lld tokens after %lld do not fit into a context of %lld", (long long)item->n, (long long)s->length,
                           (long long)s->capacity);
     for (int64_t k = 0; k < item->n; k++)
@@ -256,7 +238,9 @@ int engine_step(struct engine *e, const struct engine_item *items, int n_items, 
         return status_set(st, PLM_ELIMIT, "%lld sequences take single tokens in this step, the engine was made for %lld", (long long)decoded,
                           (long long)e->max_batch);
     /* Decode first: a prompt that its policy compresses would count as decoded afterwards. */
-    for (int64_t at = 0; decode_tokens(e, items, n_items, at); at++)
+    for (int i = 0; i < n_items; i++)
+        items[i].sequence->step_begin = items[i].sequence->length;
+    while (decode_tokens(e, items, n_items))
         ;
     for (int i = 0; i < n_items; i++) {
         int code = is_decoded(&items[i]) ? PLM_OK : prefill(e, &items[i], st);

@@ -3,7 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#define MLP_ROWS 512  /* rows of the MLP taken together */
 #define ROWS_GRAIN 16 /* rows per work item of the cheap row-wise loops */
 
 void rope_table_layout(struct rope_table *r, const struct model_config *c, int64_t positions, struct arena *arena)
@@ -91,12 +90,23 @@ void forward_rms_norm(const struct forward_pass *f, float *y, int64_t ldy, float
     pool_for(f->pool, rows, ROWS_GRAIN, norm_rows, &j);
 }
 
+static void linear(const struct forward_pass *f, float *y, int64_t ldy, const float *x, int64_t ldx, const struct weight *w, int64_t rows,
+                   bool accumulate, enum precision precision)
+{
+    const struct gemm g = {.m = rows, .n = w->rows, .k = w->cols, .trans_b = true, .accumulate = accumulate, .alpha = 1, .a = x,
+                           .lda = ldx, .b = w->data, .ldb = w->cols, .b_type = w->type, .precision = precision, .c = y, .ldc = ldy};
+    f->ops->gemm(&g, f->pool);
+}
+
 void forward_linear(const struct forward_pass *f, float *y, int64_t ldy, const float *x, int64_t ldx, const struct weight *w,
                     int64_t rows, bool accumulate)
 {
-    const struct gemm g = {.m = rows, .n = w->rows, .k = w->cols, .trans_b = true, .accumulate = accumulate, .alpha = 1, .a = x,
-                           .lda = ldx, .b = w->data, .ldb = w->cols, .b_type = w->type, .precision = f->precision, .c = y, .ldc = ldy};
-    f->ops->gemm(&g, f->pool);
+    linear(f, y, ldy, x, ldx, w, rows, accumulate, f->precision);
+}
+
+void forward_down(const struct forward_pass *f, float *out, const float *m, const struct weight *w, int64_t rows)
+{
+    linear(f, out, w->rows, m, w->cols, w, rows, true, dtype_is_quantized(w->type) ? f->squares : f->precision);
 }
 
 struct rope_job {
@@ -144,6 +154,7 @@ struct relu2_job {
     const struct ops *ops;
     float *m;
     const float *u;
+    int64_t *active;
 };
 
 static void relu2_range(void *ctx, int64_t begin, int64_t end, int worker)
@@ -151,6 +162,18 @@ static void relu2_range(void *ctx, int64_t begin, int64_t end, int worker)
     (void)worker;
     const struct relu2_job *j = ctx;
     j->ops->relu2(j->m + begin, j->u + begin, end - begin);
+    if (!j->active)
+        return;
+    int64_t active = 0;
+    for (int64_t i = begin; i < end; i++)
+        active += j->m[i] != 0;
+    __atomic_fetch_add(j->active, active, __ATOMIC_RELAXED);
+}
+
+void forward_relu2(const struct forward_pass *f, int layer, float *m, const float *u, int64_t rows)
+{
+    struct relu2_job j = {f->ops, m, u, f->active ? &f->active[layer] : NULL};
+    pool_for(f->pool, rows * f->config->intermediate_size, 16384, relu2_range, &j);
 }
 
 static void copy(const struct forward_pass *f, float *to, int64_t ld_to, const float *from, int64_t ld_from, int64_t rows, int64_t n)
@@ -170,14 +193,12 @@ struct attention forward_attention(const struct forward_pass *f, const struct la
         .ldkv = heads * (c->qk_nope_head_dim + c->v_head_dim), .k_pe = keys + c->kv_lora_rank, .ld_pe = model_latent_dim(c), .out = act->attn, .lse = act->lse};
 }
 
-void forward_layer(const struct forward_pass *f, int layer, const struct layer_activations *act, const float *keys, float *out)
+void forward_project(const struct forward_pass *f, int layer, const struct layer_activations *act)
 {
     const struct model_config *c = f->config;
     const struct weight *w = f->weights->layers[layer].at;
     const int64_t rows = f->n_seq * f->q_len, d = c->hidden_size, rank = c->kv_lora_rank, ld_latent = model_latent_dim(c);
-    const int64_t heads = c->num_attention_heads, ldq = heads * model_qk_head_dim(c);
-    const int64_t ldkv = heads * (c->qk_nope_head_dim + c->v_head_dim), ld_attn = heads * c->v_head_dim;
-
+    const int64_t ldq = (int64_t)c->num_attention_heads * model_qk_head_dim(c);
     forward_rms_norm(f, act->a, d, act->attn_rstd, act->x, d, &w[TENSOR_ATTN_NORM], rows);
     forward_linear(f, act->q, ldq, act->a, d, &w[TENSOR_Q], rows, false);
     forward_linear(f, act->kv_a, ld_latent, act->a, d, &w[TENSOR_KV_A], rows, false);
@@ -185,21 +206,37 @@ void forward_layer(const struct forward_pass *f, int layer, const struct layer_a
     forward_rms_norm(f, act->latent, ld_latent, act->kv_rstd, act->kv_a, ld_latent, &w[TENSOR_KV_A_NORM], rows);
     copy(f, act->latent + rank, ld_latent, act->kv_a + rank, ld_latent, rows, c->qk_rope_head_dim);
     forward_rope(f, act->latent + rank, ld_latent, 1, 0, false);
-    forward_linear(f, act->kv, ldkv, keys, ld_latent, &w[TENSOR_KV_B], f->n_seq * (f->past + f->q_len), false);
-    const struct attention a = forward_attention(f, act, keys);
-    attention_forward(&a, f->ops, f->pool, f->attention_scratch, f->max_keys);
-    copy(f, act->mid, d, act->x, d, rows, d);
-    forward_linear(f, act->mid, d, act->attn, ld_attn, &w[TENSOR_O], rows, true);
+}
 
+void forward_expand(const struct forward_pass *f, int layer, const float *latents, int64_t rows, float *kv)
+{
+    const struct weight *w = &f->weights->layers[layer].at[TENSOR_KV_B];
+    forward_linear(f, kv, w->rows, latents, model_latent_dim(f->config), w, rows, false);
+}
+
+void forward_output(const struct forward_pass *f, int layer, const struct layer_activations *act, float *out)
+{
+    const struct model_config *c = f->config;
+    const struct weight *w = f->weights->layers[layer].at;
+    const int64_t rows = f->n_seq * f->q_len, d = c->hidden_size, ff = c->intermediate_size;
+    copy(f, act->mid, d, act->x, d, rows, d);
+    forward_linear(f, act->mid, d, act->attn, (int64_t)c->num_attention_heads * c->v_head_dim, &w[TENSOR_O], rows, true);
     forward_rms_norm(f, act->b, d, act->ffn_rstd, act->mid, d, &w[TENSOR_FFN_NORM], rows);
     copy(f, out, d, act->mid, d, rows, d);
     /* In chunks of rows, so that a chunk's activations are still in the cache when they are squared and multiplied on. */
-    const int64_t ff = c->intermediate_size;
-    for (int64_t r = 0; r < rows; r += MLP_ROWS) {
-        const int64_t n = rows - r < MLP_ROWS ? rows - r : MLP_ROWS;
-        forward_linear(f, act->u + r * ff, ff, act->b + r * d, d, &w[TENSOR_UP], n, false);
-        struct relu2_job j = {f->ops, act->m + r * ff, act->u + r * ff};
-        pool_for(f->pool, n * ff, 16384, relu2_range, &j);
-        forward_linear(f, out + r * d, d, act->m + r * ff, ff, &w[TENSOR_DOWN], n, true);
+    for (int64_t r = 0; r < rows; r += FORWARD_MLP_ROWS) {
+        const int64_t n = rows - r < FORWARD_MLP_ROWS ? rows - r : FORWARD_MLP_ROWS, at = act->u == act->m ? 0 : r * ff;
+        forward_linear(f, act->u + at, ff, act->b + r * d, d, &w[TENSOR_UP], n, false);
+        forward_relu2(f, layer, act->m + at, act->u + at, n);
+        forward_down(f, out + r * d, act->m + at, &w[TENSOR_DOWN], n);
     }
+}
+
+void forward_layer(const struct forward_pass *f, int layer, const struct layer_activations *act, const float *keys, float *out)
+{
+    forward_project(f, layer, act);
+    forward_expand(f, layer, keys, f->n_seq * (f->past + f->q_len), act->kv);
+    const struct attention a = forward_attention(f, act, keys);
+    attention_forward(&a, f->ops, f->pool, f->attention_scratch, f->max_keys);
+    forward_output(f, layer, act, out);
 }

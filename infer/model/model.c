@@ -1,10 +1,13 @@
 #include "infer/model/model.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "infer/model/neurons.h"
 
 #define CONFIG_LIMIT ((size_t)1 << 20)     /* bytes of a config.json */
 #define TOKENIZER_LIMIT ((size_t)256 << 20) /* bytes of a tokenizer.json */
@@ -44,11 +47,55 @@ static int lookup(const struct plm_model *m, const struct tensor_desc *d, struct
 {
     if (m->gguf)
         return gguf_tensor(m->gguf, d->gguf_name, out, st);
-    const struct stored_tensor *s = safetensors_find(&m->safetensors, d->name);
+    const struct stored_tensor *s = safetensors_set_find(&m->safetensors, d->name);
     if (!s)
         return status_set(st, PLM_EFORMAT, "tensor '%s' is missing", d->name);
     *out = *s;
     return PLM_OK;
+}
+
+/* Norms take part in every number that follows and are small: they are looked at when a model is opened. (Matrices are not read
+ * before they are used; a NaN there is found in the logits, and by name when the model is exported.) */
+static int check_norm(const struct weight *w, const char *name, struct plm_status *st)
+{
+    for (int64_t i = 0; i < w->cols; i++)
+        if (!isfinite(weight_f32(w)[i]))
+            return status_set(st, PLM_EFORMAT, "tensor '%s': element %lld is %g; the file is damaged, or training diverged", name, (long long)i,
+                              (double)weight_f32(w)[i]);
+    return PLM_OK;
+}
+
+/* A separate output head is fine when it says what tying says. */
+static int check_head(const struct stored_tensor *head, const struct weight *embed, struct plm_status *st)
+{
+    const size_t bytes = dtype_row_bytes(embed->type, embed->cols) * (size_t)embed->rows;
+    if (head->n_dims == 2 && head->shape[0] == embed->rows && head->type == embed->type && head->bytes == bytes && !memcmp(head->data, embed->data, bytes))
+        return PLM_OK;
+    return status_set(st, PLM_EUNSUPPORTED, "tensor '%s' differs from the embedding; a PLM's output head is the embedding (tied): untied models cannot be run",
+                      head->name);
+}
+
+/* Tensors beyond those of the table. */
+static int check_others(const struct plm_model *m, struct plm_status *st)
+{
+    const int n_stored = m->gguf ? gguf_n_tensors(m->gguf) : m->safetensors.n_tensors;
+    int code = PLM_OK;
+    for (int i = 0; i < n_stored && n_stored != m->table.n_tensors && !code; i++) {
+        const char *name = m->gguf ? gguf_tensor_name(m->gguf, i) : safetensors_set_at(&m->safetensors, i)->name;
+        struct stored_tensor head;
+        if (tensor_table_find(&m->table, name))
+            continue;
+        if (strcmp(name, m->gguf ? "output.weight" : "lm_head.weight") != 0)
+            return status_set(st, PLM_EFORMAT, "unknown tensor '%s': a PLM of this configuration has %d tensors, the file has %d", name,
+                              m->table.n_tensors, n_stored);
+        if (m->gguf)
+            code = gguf_tensor(m->gguf, name, &head, st);
+        else
+            head = *safetensors_set_at(&m->safetensors, i);
+        if (!code)
+            code = check_head(&head, &m->weights.embed, st);
+    }
+    return code;
 }
 
 /* Point every weight into the mapped file; norms in 16 bits are widened into the arena `norms` (two passes: measure, fill). */
@@ -71,20 +118,16 @@ static int bind_weights(struct plm_model *m, struct plm_status *st)
                     dtype_to_f32(s.type, wide, s.data, d->cols);
                 *slot = (struct weight){wide, DTYPE_F32, 1, d->cols};
             }
+            if (pass && d->n_dims == 1)
+                code = check_norm(slot, s.name, st);
+            if (code)
+                return code;
         }
         int code = pass ? PLM_OK : arena_commit(&m->norms, 0, "norm weights", st);
         if (code)
             return code;
     }
-    int n_stored = m->gguf ? gguf_n_tensors(m->gguf) : m->safetensors.n_tensors;
-    if (n_stored != m->table.n_tensors)
-        for (int i = 0; i < n_stored; i++) {
-            const char *name = m->gguf ? gguf_tensor_name(m->gguf, i) : m->safetensors.tensors[i].name;
-            if (!tensor_table_find(&m->table, name))
-                return status_set(st, PLM_EFORMAT, "unknown tensor '%s': a PLM of this configuration has %d tensors, the file has %d",
-                                  name, m->table.n_tensors, n_stored);
-        }
-    return PLM_OK;
+    return check_others(m, st);
 }
 
 static int open_tokenizer_json(struct plm_model *m, const char *path, struct plm_status *st)
@@ -118,8 +161,7 @@ static int open_directory(struct plm_model *m, const char *path, struct plm_stat
     code = open_tokenizer_json(m, file, st);
     if (code)
         return code;
-    snprintf(file, sizeof file, "%s/model.safetensors", path);
-    return safetensors_open(&m->safetensors, file, st);
+    return safetensors_set_open(&m->safetensors, path, st);
 }
 
 static int open_gguf(struct plm_model *m, const char *path, struct plm_status *st)
@@ -147,6 +189,8 @@ int plm_model_open(struct plm_model **out, const char *path, struct plm_status *
     if (!code)
         code = weights_create(&m->weights, &m->config, st);
     if (!code)
+        code = neurons_create(&m->neurons, st);
+    if (!code)
         code = bind_weights(m, st);
     if (!code && m->tokenizer && tokenizer_vocab_size(m->tokenizer) > m->config.vocab_size)
         code = status_set(st, PLM_EFORMAT, "the tokenizer has %d tokens, the embedding only %d rows", (int)tokenizer_vocab_size(m->tokenizer),
@@ -164,9 +208,10 @@ void plm_model_close(struct plm_model *m)
     if (!m)
         return;
     tokenizer_free(m->tokenizer);
+    neurons_free(m->neurons);
     weights_free(&m->weights);
     tensor_table_free(&m->table);
-    safetensors_close(&m->safetensors);
+    safetensors_set_close(&m->safetensors);
     gguf_close(m->gguf);
     arena_free(&m->norms);
     free(m);

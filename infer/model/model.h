@@ -4,17 +4,20 @@
 
 #include "infer/base/arena.h"
 #include "infer/format/gguf.h"
-#include "infer/format/safetensors.h"
+#include "infer/format/safetensors_set.h"
 #include "infer/model/weights.h"
 #include "infer/text/tokenizer.h"
+
+struct neurons;
 
 struct plm_model {
     struct model_config config;
     struct tensor_table table;
     struct model_weights weights;
     struct tokenizer *tokenizer;    /* NULL when the model came without one */
-    struct safetensors safetensors; /* the mapped file behind the weights: this one, */
+    struct safetensors_set safetensors; /* the mapped files behind the weights: these, */
     struct gguf *gguf;              /* or this one */
+    struct neurons *neurons;        /* neuron-major copies (infer/model/neurons.h); NULL: none, decoding is dense */
     struct arena norms;             /* norms of 16-bit files, widened: they are computed in float32 */
 };
 

@@ -102,7 +102,30 @@ int64_t sequence_length(const struct sequence *s) { return s->length; }
 
 int64_t sequence_capacity(const struct sequence *s) { return s->capacity; }
 
+int64_t sequence_held(const struct sequence *s) { return s->held; }
+
 const int32_t *sequence_tokens(const struct sequence *s) { return s->tokens; }
+
+int64_t sequence_room(const struct sequence *s)
+{
+    int64_t room = INT32_MAX - s->length;
+    for (int i = 0; i < s->n_layer; i++)
+        if (!s->compressed || s->budgets[i] + s->options.policy.batch > s->capacity)
+            room = s->capacity - s->layers[i].length < room ? s->capacity - s->layers[i].length : room;
+    return room;
+}
+
+void sequence_remember(struct sequence *s, const int32_t *tokens, int64_t n)
+{
+    if (n > s->capacity - s->held) { /* one token of a compressed sequence */
+        const int64_t forgotten = s->capacity / 2 + 1;
+        s->held -= forgotten;
+        memmove(s->tokens, s->tokens + forgotten, (size_t)s->held * sizeof *s->tokens);
+    }
+    memcpy(s->tokens + s->held, tokens, (size_t)n * sizeof *tokens);
+    s->held += n;
+    s->length += n;
+}
 
 size_t sequence_bytes(const struct sequence *s) { return s->arena.size; }
 
@@ -124,7 +147,7 @@ int sequence_truncate(struct sequence *s, int64_t n, struct plm_status *st)
         return status_set(st, PLM_EUNSUPPORTED, "a compressed sequence cannot be cut back: what the policy dropped or merged is gone");
     if (n == s->length)
         return PLM_OK;
-    s->length = n;
+    s->length = s->held = n;
     for (int i = 0; i < s->n_layer; i++) {
         s->layers[i].length = n;
         if (n == 0) {
@@ -202,9 +225,12 @@ int sequence_copy(struct sequence *to, const struct sequence *from, struct plm_s
     if (engine_model(to->engine) != engine_model(from->engine) || to->options.type != from->options.type ||
         to->options.policy.policy != from->options.policy.policy)
         return status_set(st, PLM_EINVAL, "sequences of different models, cache types or policies cannot be copied");
-    if (from->length > to->capacity)
-        return status_set(st, PLM_ELIMIT, "a sequence of %lld tokens does not fit into one of %lld", (long long)from->length, (long long)to->capacity);
-    memcpy(to->tokens, from->tokens, (size_t)from->length * sizeof *to->tokens);
+    int64_t needed = from->held;
+    for (int i = 0; i < from->n_layer; i++)
+        needed = from->layers[i].length > needed ? from->layers[i].length : needed;
+    if (needed > to->capacity)
+        return status_set(st, PLM_ELIMIT, "a sequence of %lld slots does not fit into one of %lld", (long long)needed, (long long)to->capacity);
+    memcpy(to->tokens, from->tokens, (size_t)from->held * sizeof *to->tokens);
     for (int i = 0; i < to->n_layer; i++) {
         struct piece a[PIECES_PER_LAYER], b[PIECES_PER_LAYER];
         const struct layer_state state = layer_state(from, i);
@@ -214,24 +240,25 @@ int sequence_copy(struct sequence *to, const struct sequence *from, struct plm_s
             if (b[k].bytes)
                 memcpy(a[k].data, b[k].data, b[k].bytes);
         set_layer_state(to, i, &state);
-        if (to->sums[i])
+        if (to->sums[i] && !from->compressed)
             memcpy(to->sums[i], from->sums[i], (size_t)from->length * sizeof *to->sums[i]);
     }
     to->length = from->length;
+    to->held = from->held;
     to->compressed = from->compressed;
     return PLM_OK;
 }
 
 /* ---- files ---- */
 
-#define SESSION_MAGIC "PLMSEQ1"
+#define SESSION_MAGIC "PLMSEQ2"
 #define FNV_START 0xCBF29CE484222325u
 
 struct session_header {
     char magic[8];
     uint64_t model;     /* fingerprint */
     uint64_t checksum;  /* of everything after the header */
-    int64_t length;
+    int64_t length, held; /* as of the sequence */
     uint32_t n_layer, type, row_bytes, policy;
 };
 
@@ -262,7 +289,7 @@ static uint64_t model_fingerprint(const struct plm_model *m)
 /* Everything after the header: tokens, then per layer its state and its pieces. `visit` gets each in turn. */
 static bool visit_body(const struct sequence *s, bool (*visit)(void *ctx, const void *data, size_t bytes), void *ctx)
 {
-    bool ok = visit(ctx, s->tokens, (size_t)s->length * sizeof *s->tokens);
+    bool ok = visit(ctx, s->tokens, (size_t)s->held * sizeof *s->tokens);
     for (int i = 0; i < s->n_layer && ok; i++) {
         const struct layer_state state = layer_state(s, i);
         struct piece p[PIECES_PER_LAYER];
@@ -289,7 +316,7 @@ int sequence_save(const struct sequence *s, const char *path, struct plm_status 
     if (!is_complete(s))
         return status_set(st, PLM_EINVAL, "the prompt of the sequence is not complete");
     struct session_header h = {.magic = SESSION_MAGIC, .model = model_fingerprint(engine_model(s->engine)), .checksum = FNV_START, .length = s->length,
-        .n_layer = (uint32_t)s->n_layer, .type = (uint32_t)s->options.type, .row_bytes = (uint32_t)s->layers[0].row_bytes,
+        .held = s->held, .n_layer = (uint32_t)s->n_layer, .type = (uint32_t)s->options.type, .row_bytes = (uint32_t)s->layers[0].row_bytes,
         .policy = (uint32_t)s->options.policy.policy};
     visit_body(s, add_checksum, &h.checksum);
     FILE *f = fopen(path, "wb");
@@ -313,8 +340,10 @@ static int check_header(const struct session_header *h, const struct sequence *s
     if (h->type != (uint32_t)s->options.type || h->row_bytes != (uint32_t)s->layers[0].row_bytes || h->policy != (uint32_t)s->options.policy.policy)
         return status_set(st, PLM_EINVAL, "its cache has another type or policy than this sequence (%s, %s)", dtype_info(s->options.type)->name,
                           cache_policy_name(s->options.policy.policy));
-    if (h->length < 0 || h->length > s->capacity)
-        return status_set(st, PLM_ELIMIT, "it has %lld tokens, there is room for %lld", (long long)h->length, (long long)s->capacity);
+    if (h->held < 0 || h->length < h->held || h->length > INT32_MAX || (h->length > h->held && s->options.policy.policy == POLICY_FULL))
+        return status_set(st, PLM_EFORMAT, "its %lld tokens, %lld of them in the file, make no sense", (long long)h->length, (long long)h->held);
+    if (h->held > s->capacity)
+        return status_set(st, PLM_ELIMIT, "it has %lld tokens, there is room for %lld", (long long)h->held, (long long)s->capacity);
     return PLM_OK;
 }
 
@@ -334,17 +363,43 @@ static bool take(struct input *in, void *to, size_t bytes)
     return true;
 }
 
-/* Read the body (into the sequence, or with `dry` only to see that its sizes are right). */
-static bool read_body(struct sequence *s, struct input in, int64_t length, bool dry)
+static int by_value(const void *a, const void *b)
 {
-    if (!take(&in, dry ? NULL : s->tokens, (size_t)length * sizeof *s->tokens))
+    const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Are these n slots' positions all different and below `length`, and in a full cache all of them in order? Policies rely on it. */
+static bool positions_are_sound(const void *pos, int64_t n, int64_t length, bool full)
+{
+    int32_t *copy = malloc((size_t)n * sizeof *copy + 1);
+    bool ok = copy != NULL;
+    if (ok)
+        memcpy(copy, pos, (size_t)n * sizeof *copy);
+    if (ok && !full)
+        qsort(copy, (size_t)n, sizeof *copy, by_value);
+    for (int64_t i = 0; i < n && ok; i++)
+        ok = copy[i] >= 0 && copy[i] < length && (full ? copy[i] == i : i == 0 || copy[i] > copy[i - 1]);
+    free(copy);
+    return ok;
+}
+
+/* Read the body (into the sequence, or with `dry` only to see that its sizes are right). */
+static bool read_body(struct sequence *s, struct input in, const struct session_header *h, bool dry)
+{
+    const struct policy_options *o = &s->options.policy;
+    const bool full = o->policy == POLICY_FULL;
+    if (!take(&in, dry ? NULL : s->tokens, (size_t)h->held * sizeof *s->tokens))
         return false;
     for (int i = 0; i < s->n_layer; i++) {
         struct layer_state state;
         struct piece p[PIECES_PER_LAYER];
-        if (!take(&in, &state, sizeof state) || state.length < 0 || state.length > s->capacity || state.budget < 0)
+        if (!take(&in, &state, sizeof state) || state.length < 0 || state.length > s->capacity || (full && state.length != h->length) ||
+            (!full && h->length && (state.budget < o->min_budget || state.budget > INT32_MAX)))
             return false;
         layer_pieces(s, i, state.length, p);
+        if (dry && (p[0].bytes > in.left || !positions_are_sound(in.data, state.length, h->length, full)))
+            return false;
         for (int k = 0; k < PIECES_PER_LAYER; k++)
             if (!take(&in, dry ? NULL : p[k].data, p[k].bytes))
                 return false;
@@ -367,17 +422,18 @@ int sequence_load(struct sequence *s, const char *path, struct plm_status *st)
     code = check_header(&h, s, st);
     if (!code && fnv1a(FNV_START, in.data, in.left) != h.checksum)
         code = status_set(st, PLM_EFORMAT, "its checksum does not match: the file is damaged");
-    if (!code && !read_body(s, in, h.length, true))
-        code = status_set(st, PLM_EFORMAT, "its sizes do not fit its %zu bytes", m.size);
-    for (int64_t i = 0; i < h.length && !code; i++) {
+    if (!code && !read_body(s, in, &h, true))
+        code = status_set(st, PLM_EFORMAT, "the %zu bytes do not hold a sequence", m.size);
+    for (int64_t i = 0; i < h.held && !code; i++) {
         int32_t token;
         memcpy(&token, in.data + (size_t)i * sizeof token, sizeof token);
         if (token < 0 || token >= vocab)
             code = status_set(st, PLM_EFORMAT, "token %lld is %d, beyond the vocabulary", (long long)i, (int)token);
     }
     if (!code) {
-        read_body(s, in, h.length, false);
+        read_body(s, in, &h, false);
         s->length = h.length;
+        s->held = h.held;
         s->compressed = h.length > 0 && s->options.policy.policy != POLICY_FULL;
     }
     mapped_close(&m);

@@ -7,8 +7,10 @@
 struct sequence {
     const struct engine *engine;
     struct arena arena;
-    int64_t capacity, length;
-    int32_t *tokens;         /* (capacity) */
+    int64_t capacity;        /* slots per layer */
+    int64_t length, held;    /* tokens so far, and the last of them that `tokens` remembers */
+    int64_t step_begin, step_rows; /* of engine_step: the length before it, and the tokens in the current batch */
+    int32_t *tokens;         /* (capacity): the last `held` */
     int n_layer;
     struct kv_slots *layers; /* (n_layer) */
     struct sequence_options options;
@@ -16,6 +18,9 @@ struct sequence {
     int64_t *budgets;        /* (n_layer); zeros before */
     double **sums;           /* (n_layer) of (capacity): attention each position received in the prefill; NULL without scores */
 };
+
+/* Count n tokens that are in the cache now; when there is no room to remember all, the older half is forgotten. */
+void sequence_remember(struct sequence *s, const int32_t *tokens, int64_t n);
 
 /* After the prompt of a sequence with a policy: budgets, scores, and the first compression. Changes nothing when it fails. */
 int sequence_finish_prompt(struct sequence *s, const struct ops *ops, struct thread_pool *pool, void *policy_scratch, struct plm_status *st);

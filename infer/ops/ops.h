@@ -52,22 +52,45 @@ struct latent_attention {
     float *z;             /* (n_head, rank) */
 };
 
-/* y = sum over i with x[i] != 0 of x[i] * row_i [+ y]: the second half of a sparse MLP, with the weights stored neuron by
- * neuron (the transpose of ffn_down), so that only the rows of active neurons are read. x stays in float32, whatever the type
- * of the rows. A NaN counts as active. */
-struct sparse_rows {
-    int64_t n_rows, n;    /* neurons; elements per row */
-    const float *x;       /* (n_rows) */
-    const void *rows;     /* (n_rows, ld) elements of `type`; ld a whole number of blocks, at least n */
-    enum dtype type;
-    int64_t ld;
-    float *y;             /* (n) */
-    bool accumulate;      /* add to y instead of overwriting it */
-    int32_t *active;      /* (n_rows) receives the indices of the active rows, ascending; the rest is overwritten */
+/* Attention of some queries of one head over a block of its keys, one block of several: the largest logit and the sum of each query
+ * are carried from block to block, and what was added up before is rescaled (Milakov and Gimelshein, "Online normalizer calculation
+ * for softmax", 2018). out / sum is the result once all blocks are in. A logit is scale * (q1 . k1 + q2 . k2). */
+struct attention_block {
+    int64_t m, n;         /* queries, keys */
+    int64_t seen;         /* query i sees the first seen + i keys of the block, if that is more than 0, and at most n */
+    int width1, width2, v;
+    float scale;
+    const float *q;       /* (m, ldq): width1, then width2 values */
+    int64_t ldq;
+    const float *k1, *value; /* (n, ld1): width1 values; v values */
+    int64_t ld1;
+    const float *k2;      /* (n, ld2): width2 values */
+    int64_t ld2;
+    float *max, *sum;     /* (m, ld_state): of what went before; -inf and 0 before the first block */
+    int64_t ld_state;
+    float *out;           /* (m, ldo): v values; 0 before the first block */
+    int64_t ldo;
 };
 
+/* y[r] (n) = sum over i with x[r][i] != 0 of x[r][i] * W[:, i] [+ y[r]] for m rows: the second half of a sparse MLP, W (n, n_rows)
+ * stored neuron by neuron (infer/ops/neuron_major.h), so that only what belongs to active neurons is read. No x may be negative:
+ * it is a square. With plain types x stays in float32, with quantised ones it has 15 bits relative to the largest of the neurons
+ * that share a scale. A NaN counts as active. A row's result does not depend on the rows beside it. */
+struct sparse_rows {
+    int64_t m, n_rows, n; /* rows of x and y; neurons; elements of a row of y */
+    const float *x;       /* (m, n_rows), rows ldx apart */
+    int64_t ldx;
+    const void *rows;     /* as neuron_major_pack stores them */
+    enum dtype type;
+    float *y;             /* (m, n), rows ldy apart */
+    int64_t ldy;
+    bool accumulate;      /* add to y instead of overwriting it */
+    void *scratch;        /* sparse_rows_scratch(m, n_rows) bytes */
+};
+size_t sparse_rows_scratch(int64_t m, int64_t n_rows);
+
 struct ops {
-    const char *name; /* "portable", "avx2", "avx512", "avx512vnni", "avx512bf16" */
+    const char *name; /* "portable"; "avx2", "avx512", "avx512vnni", "avx512bf16", "avx512fp16"; "neon", "neon-dotprod", "neon-i8mm" */
 
     /* Matrix product, on the pool's threads. m = 1 (and small m) takes the matrix-vector path, bound by the bytes of B. */
     void (*gemm)(const struct gemm *g, struct thread_pool *pool);
@@ -76,7 +99,7 @@ struct ops {
     void (*gemm_serial)(const struct gemm *g, void *scratch);
     size_t (*gemm_scratch_bytes)(void);
 
-    /* Returns the number of active rows. The pool's threads split the columns: every sum runs over the rows in order. */
+    /* Returns the number of active neurons of all rows. The pool's threads split y: every sum runs over the neurons in order. */
     int64_t (*sparse_rows)(const struct sparse_rows *s, struct thread_pool *pool);
 
     float (*dot)(const float *x, const float *y, int64_t n);
@@ -100,6 +123,10 @@ struct ops {
      * their number. scratch: latent_attention_scratch_bytes(items, n_items, pool_size), 64-byte aligned. */
     void (*latent_attention)(const struct latent_attention *items, int n_items, struct thread_pool *pool, void *scratch);
     size_t (*latent_attention_scratch_bytes)(int n_head, int rank, int rope, int64_t total_rows, int n_items, int threads);
+    /* The block in the calling thread with logits from integers of 11 bits or more per element (3e-4 of |q| |k| scale), for keys that
+     * come from a cache narrower than float32. NULL: the table has none. scratch: attention_narrow_scratch_bytes, 64-byte aligned. */
+    void (*attention_narrow)(const struct attention_block *b, void *scratch);
+    size_t (*attention_narrow_scratch_bytes)(int64_t n, int width, int v);
     /* y = max(x, 0)^2 */
     void (*relu2)(float *y, const float *x, int64_t n);
     /* Rotate the pairs (x[2i], x[2i+1]) of one vector of n: x'[2i] = x[2i] c[i] - x[2i+1] s[i],
@@ -107,10 +134,16 @@ struct ops {
     void (*rope)(float *x, const float *cos, const float *sin, int64_t n);
 };
 
-enum ops_level { OPS_PORTABLE, OPS_AVX2, OPS_AVX512, OPS_AVX512VNNI, OPS_AVX512BF16, OPS_BEST };
+enum ops_level {
+    OPS_PORTABLE,
+    OPS_AVX2, OPS_AVX512, OPS_AVX512VNNI, OPS_AVX512BF16, OPS_AVX512FP16, /* x86-64 */
+    OPS_NEON, OPS_NEON_DOTPROD, OPS_NEON_I8MM,                            /* 64-bit Arm */
+    OPS_BEST
+};
 
-/* The table for this processor, at most `level`; OPS_BEST: the one it is fastest with. Never NULL; the table is static. The
- * environment variable PLM_OPS, a table's name, takes the place of OPS_BEST, for tests and measurements. */
+/* The table for this processor, at most `level` (of another architecture: the table before); OPS_BEST: the one it is fastest with.
+ * Never NULL; the table is static. The environment variable PLM_OPS, a table's name, takes the place of OPS_BEST, for tests and
+ * measurements. */
 const struct ops *ops_select(enum ops_level level);
 
 #endif

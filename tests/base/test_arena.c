@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <string.h>
+#include <unistd.h>
 
 #include "infer/base/arena.h"
 
@@ -49,8 +50,24 @@ static void impossible_sizes_are_errors(void **state)
     arena_free(&a);
 }
 
+/* An allocation may succeed that no memory stands behind: the process would be ended while it is filled with zeros. */
+static void more_than_the_machine_has_is_an_error(void **state)
+{
+    (void)state;
+    struct plm_status st = {0};
+    struct arena a = {0};
+    const double total = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    arena_alloc(&a, (size_t)(total / 1048576), 1048576);
+    if (access("/proc/meminfo", R_OK) != 0)
+        skip();
+    assert_int_equal(arena_commit(&a, 0, "a cache", &st), PLM_ENOMEM);
+    assert_non_null(strstr(st.message, "a cache"));
+    arena_free(&a);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(measured_then_committed), cmocka_unit_test(impossible_sizes_are_errors)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(measured_then_committed), cmocka_unit_test(impossible_sizes_are_errors),
+                                       cmocka_unit_test(more_than_the_machine_has_is_an_error)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -129,9 +129,9 @@ static void pairs_are_asked_for_once(void **state)
             lines++;
         assert_int_equal(lines, o.pairs);
         for (int j = 0; j < o.queries; j++) {
-            char key[8], said[32], asked[40], *answer = answer_text(&d, j);
+            char key[8], said[32], asked[64], *answer = answer_text(&d, j);
             assert_int_equal(sscanf(question, "What is key %7[a-z0-9]", key), 1);
-            snprintf(asked, sizeof asked, "What is key %s? %s\n", key, answer);
+            snprintf(asked, sizeof asked, "What is key %s? key %s is %s.\n", key, key, answer);
             assert_memory_equal(question, asked, strlen(asked));
             question += strlen(asked);
             assert_null(strstr(question, key)); /* no key twice */
@@ -142,6 +142,71 @@ static void pairs_are_asked_for_once(void **state)
             free(answer);
         }
         assert_int_equal(*question, 0);
+    }
+    recall_document_free(&d);
+}
+
+/* The token where the questions begin is the first of the text that starts with `question`. */
+static void check_questions(const struct recall_document *d, const char *question)
+{
+    char *text;
+    size_t length;
+    assert_true(d->questions < d->tokens.length);
+    assert_int_equal(tokenizer_decode(tokenizer, d->tokens.data + d->questions, d->tokens.length - d->questions, true, &text, &length, NULL), PLM_OK);
+    assert_ptr_equal(strstr(text, question), text);
+    assert_int_equal(length, d->text_length - (size_t)(strstr(d->text, question) - d->text));
+    free(text);
+}
+
+static void facts_are_looked_up(void **state)
+{
+    (void)state;
+    struct recall_document d = {0};
+    const struct recall_options o = {.task = RECALL_FACTS, .length = 2000, .pairs = 12, .queries = 40, .seed = 6};
+    for (uint64_t i = 0; i < 20; i++) {
+        generate(&o, i, &d);
+        check_same_text(&d);
+        check_questions(&d, "What is the ");
+        assert_int_equal(d.n_answers, o.queries);
+        const char *question = strstr(d.text, "What is the ");
+        for (int j = 0; j < o.queries; j++) {
+            char kind[16], said[64], asked[80], *answer = answer_text(&d, j);
+            assert_int_equal(sscanf(question, "What is the %15[a-z]", kind), 1);
+            const char *value = answer + (*answer == ' '); /* a token may take the space along */
+            snprintf(asked, sizeof asked, "What is the %s? The %s is %s.\n", kind, kind, value);
+            snprintf(said, sizeof said, "The %s is %s.\n", kind, value);
+            assert_memory_equal(question, asked, strlen(asked));
+            const char *at = strstr(d.text, said);
+            assert_non_null(at);
+            assert_true(at < strstr(d.text, "What is the "));
+            question += strlen(asked);
+            free(answer);
+        }
+        assert_int_equal(*question, 0);
+    }
+    recall_document_free(&d);
+}
+
+static void keys_and_digits_are_as_asked(void **state)
+{
+    (void)state;
+    static const struct {
+        int keys, digits;
+        const char *pattern; /* of a question, for sscanf */
+        size_t key_length;
+    } cases[] = {{26, 1, "What is key %7[a-z]?", 1}, {260, 2, "What is key %7[a-z0-9]?", 2}, {261, 9, "What is key %7[a-z0-9]?", 3}};
+    struct recall_document d = {0};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const struct recall_options o = {.task = RECALL_MQAR, .length = 1500, .pairs = 26, .queries = 26, .keys = cases[c].keys, .digits = cases[c].digits};
+        generate(&o, 0, &d);
+        check_questions(&d, "What is key ");
+        const char *question = strstr(d.text, "What is key ");
+        char key[8];
+        assert_int_equal(sscanf(question, cases[c].pattern, key), 1);
+        assert_int_equal(strlen(key), cases[c].key_length);
+        char *answer = answer_text(&d, 3);
+        assert_int_equal(strspn(answer, "0123456789"), cases[c].digits);
+        free(answer);
     }
     recall_document_free(&d);
 }
@@ -224,6 +289,15 @@ static void out_of_range(void **state)
     (void)state;
     const struct recall_options o = {.task = RECALL_MQAR, .length = 500, .pairs = 4, .queries = 4};
     struct recall_options bad = o;
+    bad.keys = 3;
+    reject(bad, 0, PLM_EINVAL, "3 keys for 4 pairs, expected at least as many and at most 6760");
+    bad = o;
+    bad.digits = 10;
+    reject(bad, 0, PLM_EINVAL, "numbers of 10 digits, expected 1 to 9");
+    bad = o;
+    bad.task = RECALL_FACTS, bad.pairs = 13;
+    reject(bad, 0, PLM_EINVAL, "13 pairs, expected 1 to 12");
+    bad = o;
     bad.queries = RECALL_MAX_QUERIES + 1;
     reject(bad, 0, PLM_EINVAL, "8193 queries, expected 1 to 8192");
     bad = o;
@@ -251,6 +325,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(passkey_is_at_its_depth), cmocka_unit_test(pairs_are_asked_for_once),
+        cmocka_unit_test(facts_are_looked_up), cmocka_unit_test(keys_and_digits_are_as_asked),
         cmocka_unit_test(questions_come_again_in_rounds),
         cmocka_unit_test(random_tokens_recall),    cmocka_unit_test(documents_are_functions_of_their_number),
         cmocka_unit_test(out_of_range),

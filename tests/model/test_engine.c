@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/random.h"
 #include "infer/model/engine.h"
 #include "tests/model/support.h"
 
@@ -122,6 +123,67 @@ static void a_batch_computes_what_each_does_alone(void **state)
     free(want);
 }
 
+/* Several tokens of one sequence in a batch, as drafts are verified: what one by one gives, also beside other sequences
+ * that have fewer tokens, a policy, or a prompt in the same step; and what was wrong can be cut off again. */
+static void a_sequence_takes_several_tokens_at_once(void **state)
+{
+    enum { PROMPT = 270, N = 290, POLICY_TOKENS = 60 };
+    struct fixture *f = *state;
+    struct engine *one;
+    const struct engine_options o = {.n_threads = 2, .max_batch = 1, .context = 400, .policies = true};
+    int32_t tokens[3][N];
+    float *want[3], *got[3];
+    struct engine *keep = f->engine;
+    assert_int_equal(engine_create(&one, f->model, &o, NULL), PLM_OK);
+    for (int k = 0; k < 3; k++) {
+        want[k] = malloc(N * f->vocab * sizeof **want);
+        got[k] = malloc(N * f->vocab * sizeof **got);
+        for (int i = 0; i < N; i++)
+            tokens[k][i] = token_at(k, i);
+    }
+    for (int round = 0; round < 2; round++) {
+        float **out = round ? got : want;
+        struct sequence *s[4];
+        const struct sequence_options so = {.type = DTYPE_F32, .policy = policy_options_default(POLICY_H2O), .budget = 16};
+        f->engine = round ? keep : one;
+        for (int k = 0; k < 2; k++)
+            s[k] = new_sequence(f, k ? DTYPE_F16 : DTYPE_F32);
+        s[3] = new_sequence(f, DTYPE_F32);
+        assert_int_equal(sequence_create(&s[2], f->engine, &so, NULL), PLM_OK);
+        const int prompts[3] = {PROMPT, 30, 40}, ends[3] = {N, 35, POLICY_TOKENS};
+        for (int k = 0; k < 3; k++)
+            step(f, &(struct engine_item){.sequence = s[k], .tokens = tokens[k], .n = prompts[k]}, 1);
+        struct engine_item items[4];
+        for (int k = 0; k < 3; k++)
+            items[k] = (struct engine_item){.sequence = s[k], .tokens = tokens[k] + prompts[k], .n = ends[k] - prompts[k], .decode = true, .all = true, .logits = out[k]};
+        items[3] = (struct engine_item){.sequence = s[3], .tokens = tokens[0], .n = 20};
+        if (round)
+            step(f, items, 4);
+        else
+            for (int k = 0; k < 3; k++)
+                step(f, &items[k], 1);
+        /* wrong drafts, cut off again: as if they had never been there */
+        if (round) {
+            const int32_t drafts[4] = {tokens[0][N - 3], 1, 2, 3};
+            assert_int_equal(sequence_truncate(s[0], N - 3, NULL), PLM_OK);
+            step(f, &(struct engine_item){.sequence = s[0], .tokens = drafts, .n = 4, .decode = true}, 1);
+            assert_int_equal(sequence_truncate(s[0], N - 2, NULL), PLM_OK);
+            step(f, &(struct engine_item){.sequence = s[0], .tokens = tokens[0] + N - 2, .n = 2, .decode = true, .logits = out[0] + (N - PROMPT - 1) * f->vocab}, 1);
+            assert_memory_equal(sequence_tokens(s[0]), tokens[0], N * sizeof **tokens);
+        }
+        for (int k = 0; k < 4; k++)
+            sequence_destroy(s[k]);
+    }
+    f->engine = keep;
+    for (int k = 0; k < 3; k++) {
+        static const int n[3] = {N - PROMPT, 5, POLICY_TOKENS - 40};
+        assert_true(relative_error(got[k], want[k], (size_t)n[k] * f->vocab) < TOLERANCE);
+        free(got[k]);
+        free(want[k]);
+    }
+    engine_destroy(one);
+}
+
 /* N samples of one prompt: prefilled once, copied, continued differently. */
 static void copies_share_their_past_and_nothing_else(void **state)
 {
@@ -229,6 +291,14 @@ static void saved_sequences_go_on(void **state)
     free(got);
 }
 
+static uint64_t fnv1a(const unsigned char *p, size_t n)
+{
+    uint64_t h = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ p[i]) * 0x100000001B3u;
+    return h;
+}
+
 static struct sequence *policy_sequence(struct fixture *f, enum cache_policy policy, int64_t budget)
 {
     struct plm_status st = {0};
@@ -288,6 +358,129 @@ static void policies_hold_their_budgets(void **state)
     free(full);
 }
 
+/* Twenty times the trained context within a budget: the memory stays, and the angles of positions beyond the table are those that
+ * a model with a longer table has. Half way a copy and a loaded file take over. */
+static void generation_has_no_end(void **state)
+{
+    enum { TRAINED = 60, PROMPT = 50, N = 20 * TRAINED, POLICIES = POLICY_COUNT - 1 };
+    struct fixture *f = *state, other = *f;
+    struct model_config c = small_config();
+    float *want[POLICIES] = {0};
+    for (int longer = 1; longer >= 0; longer--) {
+        struct plm_status st = {0};
+        struct sequence *s[POLICIES];
+        struct engine_item items[POLICIES];
+        c.max_position_embeddings = longer ? N + 1 : TRAINED;
+        write_random_model(&c, DTYPE_F32, other.path, sizeof other.path);
+        assert_int_equal(plm_model_open(&other.model, other.path, NULL), PLM_OK);
+        assert_int_equal(engine_create(&other.engine, other.model, &(struct engine_options){.n_threads = 1, .max_batch = POLICIES, .policies = true}, NULL), PLM_OK);
+        int32_t tokens[PROMPT];
+        float *got[POLICIES];
+        for (int i = 0; i < PROMPT; i++)
+            tokens[i] = token_at(3, i);
+        for (int k = 0; k < POLICIES; k++) {
+            s[k] = policy_sequence(&other, POLICY_FULL + 1 + k, 24);
+            got[k] = malloc(f->vocab * sizeof *got[k]);
+            step(&other, &(struct engine_item){.sequence = s[k], .tokens = tokens, .n = PROMPT}, 1);
+        }
+        for (int i = PROMPT; i < N; i++) {
+            const int32_t token = token_at(3, i);
+            for (int k = 0; k < POLICIES; k++)
+                items[k] = (struct engine_item){.sequence = s[k], .tokens = &token, .n = 1, .logits = got[k]};
+            step(&other, items, POLICIES);
+            if (i != N / 2 || longer)
+                continue;
+            for (int k = 0; k < POLICIES; k++) {
+                struct sequence *twin = policy_sequence(&other, POLICY_FULL + 1 + k, 24), *loaded = policy_sequence(&other, POLICY_FULL + 1 + k, 24);
+                assert_int_equal(sequence_copy(twin, s[k], NULL), PLM_OK);
+                if (sequence_save(twin, "endless.session", &st) || sequence_load(loaded, "endless.session", &st))
+                    fail_msg("%s", st.message);
+                sequence_destroy(s[k]);
+                sequence_destroy(twin);
+                s[k] = loaded;
+            }
+            remove("endless.session");
+        }
+        for (int k = 0; k < POLICIES; k++) {
+            assert_int_equal(sequence_length(s[k]), N);
+            assert_true(sequence_slots(s[k]) == 2 * 24);
+            const int64_t held = sequence_held(s[k]), capacity = sequence_capacity(s[k]);
+            assert_true(longer ? held == N : held <= capacity && held >= capacity / 2 - 1);
+            for (int64_t i = 0; i < held; i++)
+                assert_int_equal(sequence_tokens(s[k])[i], token_at(3, (int)(N - held + i)));
+            assert_int_equal(sequence_truncate(s[k], N - 1, &st), PLM_EUNSUPPORTED);
+            if (!longer)
+                assert_true(relative_error(got[k], want[k], f->vocab) < TOLERANCE);
+            sequence_destroy(s[k]);
+            free(want[k]);
+            want[k] = got[k];
+        }
+        /* a budget that the context cannot hold is no budget: the sequence ends with the context */
+        struct sequence *roomy = policy_sequence(&other, POLICY_STREAMING, longer ? N + 1 : TRAINED);
+        step(&other, &(struct engine_item){.sequence = roomy, .tokens = tokens, .n = PROMPT}, 1);
+        for (int i = PROMPT; i < TRAINED; i++)
+            step(&other, &(struct engine_item){.sequence = roomy, .tokens = tokens, .n = 1}, 1);
+        assert_int_equal(engine_step(other.engine, &(struct engine_item){.sequence = roomy, .tokens = tokens, .n = 1}, 1, &st), longer ? PLM_OK : PLM_ELIMIT);
+        sequence_destroy(roomy);
+        engine_destroy(other.engine);
+        plm_model_close(other.model);
+        remove_model(other.path);
+    }
+    for (int k = 0; k < POLICIES; k++)
+        free(want[k]);
+}
+
+/* Session files with any bytes changed and the checksum made to fit: refused, or sound enough to go on with. */
+static void forged_sessions_do_no_harm(void **state)
+{
+    enum { PROMPT = 40, HEADER = 56, MOST = 1 << 17 };
+    struct fixture *f = *state;
+    unsigned char *good = malloc(MOST), *bad = malloc(MOST);
+    int32_t tokens[PROMPT];
+    int loaded = 0, refused = 0;
+    for (int i = 0; i < PROMPT; i++)
+        tokens[i] = token_at(3, i);
+    for (int policy = 0; policy < POLICY_COUNT; policy++) {
+        const struct sequence_options o = {.type = DTYPE_Q8_0, .capacity = 60, .policy = policy_options_default((enum cache_policy)policy), .budget = 16};
+        struct sequence *a, *b;
+        assert_int_equal(sequence_create(&a, f->engine, &o, NULL), PLM_OK);
+        assert_int_equal(sequence_create(&b, f->engine, &o, NULL), PLM_OK);
+        step(f, &(struct engine_item){.sequence = a, .tokens = tokens, .n = PROMPT}, 1);
+        assert_int_equal(sequence_save(a, "forged.session", NULL), PLM_OK);
+        FILE *file = fopen("forged.session", "rb");
+        const size_t size = fread(good, 1, MOST, file);
+        fclose(file);
+        assert_true(size > HEADER && size < MOST);
+        for (int k = 0; k < 150; k++) {
+            memcpy(bad, good, size);
+            size_t length = size;
+            for (int m = 0; m < 1 + k % 3; m++) { /* numbers and positions come first in a layer and in the file */
+                const double where = random_uniform(9, RANDOM_TEST, (uint32_t)policy, (uint64_t)(k * 8 + m));
+                const size_t at = 24 + (size_t)(where * (double)((k & 1 ? size : 500) - 24));
+                bad[at] = (unsigned char)random_u64(9, RANDOM_TEST, (uint32_t)policy + 100, (uint64_t)(k * 8 + m));
+            }
+            length -= k % 7 == 0 ? (size_t)(k % 100) : 0;
+            const uint64_t sum = fnv1a(bad + HEADER, length - HEADER);
+            memcpy(bad + 16, &sum, sizeof sum);
+            file = fopen("forged.session", "wb");
+            assert_int_equal(fwrite(bad, 1, length, file), length);
+            fclose(file);
+            sequence_truncate(b, 0, NULL);
+            const int code = sequence_load(b, "forged.session", NULL);
+            loaded += !code;
+            refused += code != PLM_OK;
+            for (int i = 0; i < 3 && !code; i++)
+                (void)engine_step(f->engine, &(struct engine_item){.sequence = b, .tokens = tokens, .n = 1}, 1, NULL);
+        }
+        sequence_destroy(a);
+        sequence_destroy(b);
+    }
+    remove("forged.session");
+    assert_true(loaded > 80 && refused > 80);
+    free(good);
+    free(bad);
+}
+
 static void errors_change_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -321,9 +514,10 @@ static void errors_change_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_batch_computes_what_each_does_alone), cmocka_unit_test(copies_share_their_past_and_nothing_else),
+        cmocka_unit_test(a_batch_computes_what_each_does_alone), cmocka_unit_test(a_sequence_takes_several_tokens_at_once),
+        cmocka_unit_test(copies_share_their_past_and_nothing_else),
         cmocka_unit_test(smaller_caches_stay_close), cmocka_unit_test(saved_sequences_go_on), cmocka_unit_test(policies_hold_their_budgets),
-        cmocka_unit_test(errors_change_nothing),
+        cmocka_unit_test(generation_has_no_end), cmocka_unit_test(forged_sessions_do_no_harm), cmocka_unit_test(errors_change_nothing),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

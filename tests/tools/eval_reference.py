@@ -134,7 +134,7 @@ def recall(path, result):
         text = document["text"]
         ids, at = encode(text), 0
         # a question ends its line, what was said does not
-        spans = [m.span(1) for m in re.finditer(r"(?:The pass key is|What is key \w+\?) (\d+)(?=\.?\n)", text)]
+        spans = [m.span(1) for m in re.finditer(r"(?:The pass key is|What is key \w+\? key \w+ is) (\d+)(?=\.?\n)", text)]
         out, bounds = logits(ids), [0]
         for i in ids[1:]:
             done = piece(i)

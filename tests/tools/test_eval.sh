@@ -5,17 +5,17 @@ set -u
 # shellcheck source=tests/tools/support.sh
 . "$(dirname "$0")/support.sh"
 reference() { "$python" "$here/eval_reference.py" "$plm" model.gguf tokenizer.json "$@"; }
-# agree WHAT EXPRESSION FILE: the Python expression over r, the JSON of FILE, is true
-agree() { check "$1" "$python" -c 'import json, sys; r = json.load(open(sys.argv[2])); assert eval(sys.argv[1]), r' "$2" "$3"; }
+# agree WHAT EXPRESSION FILE...: the Python expression over r, the JSON of the first FILE, and more, those of the others, is true
+agree() { check "$1" "$python" -c 'import json, sys; r, *more = (json.load(open(p)) for p in sys.argv[2:]); assert eval(sys.argv[1]), r' "${@:2}"; }
 
 need "text" "$python" "$here/make_text.py" text
 need "tokenizer" "$plm" tokenizer train --vocab 512 --out tokenizer.json text
 echo "- generated recall tasks"
 make_recall() { "$plm" data recall --tokenizer tokenizer.json "$@"; }
-need "plm data recall" make_recall --out text/recall.jsonl --count 300 --length 110:126 --pairs 1:3 --seed 5
-check "... again: the same" make_recall --out again.jsonl --count 300 --length 110:126 --pairs 1:3 --seed 5
+need "plm data recall" make_recall --out text/recall.jsonl --count 300 --length 110:126 --pairs 1:2 --seed 5
+check "... again: the same" make_recall --out again.jsonl --count 300 --length 110:126 --pairs 1:2 --seed 5
 check "... byte for byte" cmp text/recall.jsonl again.jsonl
-check "... held out" make_recall --out held-out.jsonl --count 300 --length 110:126 --pairs 1:3 --seed 5 --held-out
+check "... held out" make_recall --out held-out.jsonl --count 300 --length 110:126 --pairs 1:2 --seed 5 --held-out
 check "... no document in common, all with text, none longer than asked" "$python" -c '
 import json
 train, held = ([json.loads(l)["text"] for l in open(p)] for p in ("text/recall.jsonl", "held-out.jsonl"))
@@ -33,7 +33,7 @@ reject "recall: over a directory" "'directory' is there and not a regular file" 
 mkdir -p shards
 need "shards of stories" "$plm" data build --tokenizer tokenizer.json --out shards/stories --name stories --valid-fraction 0.05 text/stories.jsonl
 need "shards of recall" "$plm" data build --tokenizer tokenizer.json --out shards/notes --name notes --valid-fraction 0.05 text/recall.jsonl
-write_config config.json 60 20 1
+write_config config.json 130 40 1
 need "pretrain" "$plm" pretrain config.json --set model.max_position_embeddings=128 --set eval.every_steps=0 --set phases.0.mixture.1.weight=0.7
 need "export" "$plm" export run --type f32 --out model.gguf
 
@@ -69,6 +69,12 @@ for delimiter in '' '\n'; do
     check "... log-probabilities and choices as from plm logits" reference choice choice.jsonl "$delimiter" items.jsonl choice.json
 done
 agree "... the cache is shared" "r['tokens_reused'] > 0" choice.json
+"$plm" eval choice model.gguf choice.jsonl --delimiter '\n' --items alone.jsonl --batch 1 --json >alone.json
+check "... one by one: the same" "$python" -c '
+import json
+together, alone = ([json.loads(l) for l in open(p)] for p in ("items.jsonl", "alone.jsonl"))
+for a, b in zip(together, alone, strict=True):
+    assert a["by_sum"] == b["by_sum"] and all(abs(x - y) < 1e-4 for x, y in zip(a["log_probs"], b["log_probs"], strict=True)), (a, b)'
 "$plm" eval choice model.gguf choice.jsonl --limit 2 --json >limited.json
 agree "--limit" "r['scored'] == 2" limited.json
 "$plm" eval choice model.gguf choice.jsonl --context 12 --json >short.json
@@ -80,6 +86,12 @@ need "rows with known answers" reference rows prompts.txt 24 '.' exact.jsonl
 check "exact" "$plm" eval exact model.gguf exact.jsonl --extract all --stop . --max-tokens 24 --items items.jsonl --json
 cp check.out exact.json
 agree "... every other answer is right" "r['correct'] == 2 and r['scored'] == 4 and r['accuracy'] == 0.5 and abs(r['interval_95'][0] - 0.1500) < 1e-4" exact.json
+for batch in 1 3 16; do
+    check "... rows in batches of $batch" "$plm" eval exact model.gguf exact.jsonl --extract all --stop . --max-tokens 24 --items batch.jsonl --batch $batch --json
+    cp check.out batch.json
+    check "... the same texts and answers" cmp items.jsonl batch.jsonl
+    agree "... the same result" "all(r[k] == more[0][k] for k in ('correct', 'scored', 'generated_tokens'))" batch.json exact.json
+done
 cat >gsm8k.jsonl <<'JSON'
 {"question": "How many rivers?", "answer": "Two and two.\n#### 1,234"}
 {"question": "What is key ab1?", "answer": "#### 7"}
@@ -92,11 +104,11 @@ agree "prompts longer than the context are counted" "r['skipped_too_long'] == 2 
 
 echo "- recall"
 make_recall --held-out --out passkey.jsonl --count 6 --task passkey --depth 0.5 --length 110 --seed 3 >/dev/null
-make_recall --held-out --out mqar.jsonl --count 6 --task mqar --pairs 3 --queries 2 --length 110 --seed 3 >/dev/null
+make_recall --held-out --out mqar.jsonl --count 20 --task mqar --pairs 3 --queries 2 --length 110 --seed 3 >/dev/null
 check "passkey" "$plm" eval recall model.gguf --task passkey --depth 0.5 --length 110 --count 6 --seed 3 --json
 cp check.out passkey.json
 check "... as from plm data recall and plm logits" reference recall passkey.jsonl passkey.json
-check "mqar" "$plm" eval recall model.gguf --task mqar --pairs 3 --queries 2 --length 110 --count 6 --seed 3 --json
+check "mqar" "$plm" eval recall model.gguf --task mqar --pairs 3 --queries 2 --length 110 --count 20 --seed 3 --json
 cp check.out mqar.json
 check "... as from plm data recall and plm logits" reference recall mqar.jsonl mqar.json
 "$plm" eval recall model.gguf --count 3 --length 128 --pairs 2 --queries 1 --task passkey --task mqar --task mqar-tokens \
@@ -104,7 +116,51 @@ check "... as from plm data recall and plm logits" reference recall mqar.jsonl m
 agree "all tasks, by depth" "[t['task'] for t in r['tasks']] == 2 * ['passkey'] + 4 * ['mqar'] + 4 * ['mqar-tokens'] and \
     sum(t['answers'] for t in r['tasks']) == 12" all.json
 
+check "few keys, short numbers" make_recall --out few.jsonl --count 40 --task mqar --pairs 2 --keys 2 --digits 1 --length 126
+check "... are in the text" "$python" -c '
+import json, re
+keys = {m for l in open("few.jsonl") for m in re.findall(r"^key (\S+) is \d\.$", json.loads(l)["text"], re.M)}
+assert keys == {"a", "b"}, keys'
+reject "fewer keys than pairs" "2 keys for 3 pairs" -- "$plm" data recall --tokenizer tokenizer.json --out x.jsonl --count 2 --pairs 3 --keys 2
+
+echo "- kv"
+"$python" -c '
+import json
+print(" ".join(json.loads(l)["text"] for l in list(open("text/stories.jsonl"))[:8]))' >longer.txt
+kv() { "$plm" eval kv model.gguf "$@"; }
+check "policies against the full cache" kv text/stories.jsonl longer.txt --prompt 64 --continuation 40 --windows 5 --budget 30,50 --method streaming \
+    --method h2o --method d2o --method d2o+count:ungated --method full:f32 --count 6 --length 120 --pairs 2 --queries 2 --out kv.json --json
+cp check.out printed.json
+check "... the same in --out" cmp printed.json kv.json
+check "... as with another number of threads" kv text/stories.jsonl longer.txt --prompt 64 --continuation 40 --windows 5 --budget 30,50 --method streaming \
+    --method h2o --method d2o --method d2o+count:ungated --method full:f32 --count 6 --length 120 --pairs 2 --queries 2 --threads 1 --out again.json
+agree "... in numbers" "[x for row in r['text'] + r['recall'] for x in row.values() if not isinstance(x, float)] and all(
+    abs(a[k] - b[k]) <= 1e-3 * max(1, abs(a[k])) for a, b in zip(r['text'] + r['recall'], json.load(open('again.json'))['text'] + json.load(open('again.json'))['recall'])
+    for k in a if isinstance(a[k], float))" kv.json
+agree "rows: the full cache, four policies at two budgets, the full cache in f32" "[len(r[k]) for k in ('text', 'recall')] == [10, 20] and \
+    [t['method'] for t in r['text'][:2]] == ['full', 'streaming'] and r['text'][9]['method'] == 'full:f32'" kv.json
+agree "the full cache is itself" "r['text'][0]['kl'] < 1e-6 and r['text'][0]['same_top'] == 1 and r['text'][0]['ppl_over_full'] is None" kv.json
+agree "policies are near it, none equal" "all(0 < t['kl'] < 1 and t['kl_95'][0] <= t['kl'] <= t['kl_95'][1] and 0.5 < t['ppl_over_full'] < 2 for t in r['text'][1:])" kv.json
+agree "more budget, less loss" "sum(r['text'][i]['kl'] for i in (1, 3, 5, 7)) > sum(r['text'][i]['kl'] for i in (2, 4, 6, 8))" kv.json
+agree "bytes within the budget, by less than a slot of every layer" "all(0 <= (0.3 if t['budget'] == '30 %' else 0.5) * 64 * 68 * 2 - 1024 * t['kib'] < 84 * 2 for t in r['text'][1:9])" kv.json
+agree "h2o is what others are compared with" "[t['kl_over_h2o'] is None for t in r['text'][1:9]] == [False, False, True, True] + 4 * [False]" kv.json
+agree "recall" "all(t['accuracy'] is not None and abs(t['accuracy'] - t['minus_full'] - u['accuracy']) < 1e-9 for u in (r['recall'][0],) for t in r['recall'][1:10])" kv.json
+check "text alone, one window" kv longer.txt --prompt 64 --continuation 40 --windows 1 --budget 50 --method h2o --count 0
+cp check.out table.out
+check "... a table without intervals" grep -qE '^ *h2o +50 % .* - ' table.out
+
 echo "- bad input"
+reject "a budget below the minimum" "10 % of a prompt of 64 tokens leaves 5 slots per layer to method streaming, the minimum is 8" -- \
+    "$plm" eval kv model.gguf longer.txt --prompt 64 --continuation 40 --budget 10 --count 0
+reject "nothing to evaluate on" "nothing to evaluate on" -- "$plm" eval kv model.gguf --count 0
+reject "a window beyond the context" "prompt of 100 tokens and a continuation of 64 do not fit into a context of 128" -- "$plm" eval kv model.gguf longer.txt --prompt 100 --continuation 64
+reject "text shorter than a window" "no document of the input has the 128 tokens of a window" -- "$plm" eval kv model.gguf prompts.txt --count 0
+reject "an unknown method" "the policy is 'snapkv', expected full, streaming" -- "$plm" eval kv model.gguf longer.txt --method snapkv
+reject "an unknown option of a method" "'q4_0' of method 'h2o:q4_0'" -- "$plm" eval kv model.gguf longer.txt --method h2o:q4_0
+reject "a budget of nothing" "budget is '0'" -- "$plm" eval kv model.gguf longer.txt --budget 0
+reject "no list of budgets" "budget is '10,'" -- "$plm" eval kv model.gguf longer.txt --budget 10,
+reject "an unknown cache type" "cache-type is 'q4_0'" -- "$plm" eval kv model.gguf longer.txt --cache-type q4_0
+reject "a result in a missing directory" "nowhere/kv.json.*No such file" -- "$plm" eval kv model.gguf longer.txt --prompt 64 --continuation 8 --windows 1 --budget 50 --count 0 --out nowhere/kv.json
 # bad WHAT PATTERN ROW ARGUMENT...: plm eval refuses bad.jsonl, whose first row is good for every evaluation and whose second is ROW
 bad() {
     local what=$1 pattern=$2
@@ -138,11 +194,11 @@ reject "a context beyond the model's" "context of 129.*1 to 128" -- "$plm" eval 
 reject "documents beyond the context" "200 tokens do not fit into a context of 128" -- "$plm" eval recall model.gguf --length 200
 reject "more queries than pairs" "3 queries, expected at most the number of pairs, 2" -- "$plm" eval recall model.gguf --task mqar --pairs 2 --queries 3
 reject "a depth beyond 1" "depth is '0.5,1.5'" -- "$plm" eval recall model.gguf --depth 0.5,1.5
-reject "unknown task" "'needle'.*passkey, mqar or mqar-tokens" -- "$plm" eval recall model.gguf --task needle
+reject "unknown task" "'needle'.*passkey, mqar, mqar-tokens or facts" -- "$plm" eval recall model.gguf --task needle
 reject "unknown rule" "'word'.*last-number, gsm8k, line or all" -- "$plm" eval exact model.gguf exact.jsonl --extract word
 reject "an empty stop" "stop is empty" -- "$plm" eval exact model.gguf exact.jsonl --stop ''
 reject "no file" "MODEL and FILE" -- "$plm" eval choice model.gguf
 reject "two files" "one FILE only, found 'b'" -- "$plm" eval choice model.gguf a b
-cp -r run/step-00000081 bare && rm bare/tokenizer.json
+cp -r run/step-00000171 bare && rm bare/tokenizer.json
 reject "a model without a tokenizer" "bare.*without a tokenizer" -- "$plm" eval perplexity bare long.txt
 finish

@@ -3,8 +3,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define SCRATCH_ALIGN 64
+#define LARGE_PAGE ((int64_t)2 << 20)
 #define SERIAL_MADDS 100000   /* below this a product is over before a second thread has woken up */
 #define SERIAL_BYTES 65536    /* the same for a matrix-vector product, in bytes of B */
 #define PACKING_COST 24       /* multiply-adds in the time one element takes to pack; guides the partition only */
@@ -222,9 +224,14 @@ void *gemm_workspace(size_t bytes)
     pthread_once(&cached_once, cached_create_key);
     if (!cached_key_valid)
         return NULL;
-    void *memory = aligned_alloc(SCRATCH_ALIGN, (size_t)round_up((int64_t)bytes, SCRATCH_ALIGN));
+    const int64_t align = (int64_t)bytes >= LARGE_PAGE ? LARGE_PAGE : SCRATCH_ALIGN, rounded = round_up((int64_t)bytes, align);
+    void *memory = aligned_alloc((size_t)align, (size_t)rounded);
     if (!memory)
         return NULL;
+#ifdef MADV_HUGEPAGE
+    if (align == LARGE_PAGE) /* converted rows lie kilobytes apart */
+        madvise(memory, (size_t)rounded, MADV_HUGEPAGE);
+#endif
     if (pthread_setspecific(cached_key, memory)) {
         free(memory);
         return NULL;

@@ -1,6 +1,6 @@
 #include "infer/ops/cpu/narrow.h"
 
-#define CHUNK_BYTES ((int64_t)4 << 20) /* of A converted at a time */
+#define CHUNK_BYTES ((int64_t)12 << 20) /* of A converted at a time: each time all of B is unpacked */
 #define SERIAL_BYTES 32768             /* a product with fewer bytes of B is over before a second thread has woken up */
 #define PART_ROWS 96                   /* of C: below this, unpacking the same panel twice does not pay */
 
@@ -49,7 +49,8 @@ static void vectors_run(void *ctx, int64_t begin, int64_t end, int worker)
     }
 }
 
-/* Parts [begin, end) of C: a panel of columns by part_rows rows each. */
+/* Parts [begin, end) of C: a panel of columns by part_rows rows each. The terms are the outer loop: the piece of A that stays in the L2
+ * cache meets all the panels. */
 static void panels_run(void *ctx, int64_t begin, int64_t end, int worker)
 {
     (void)worker;
@@ -58,19 +59,17 @@ static void panels_run(void *ctx, int64_t begin, int64_t end, int worker)
     const struct narrow_kernel *kernel = c->kernel;
     _Alignas(64) char panel[NARROW_PANEL_BYTES];
     size_t row_bytes = dtype_row_bytes(g->b_type, g->ldb);
-    for (int64_t part = begin; part < end; part++) {
-        int64_t j = part / c->parts_down * NARROW_NR, i0 = part % c->parts_down * c->part_rows;
-        int64_t i1 = min_i64(c->rows, i0 + c->part_rows);
-        int columns = (int)min_i64(NARROW_NR, g->n - j);
-        for (int64_t p = 0; p < g->k; p += NARROW_KC) {
-            int64_t n = min_i64(NARROW_KC, g->k - p);
+    for (int64_t p = 0; p < g->k; p += NARROW_KC)
+        for (int64_t part = begin; part < end; part++) {
+            int64_t j = part / c->parts_down * NARROW_NR, i0 = part % c->parts_down * c->part_rows;
+            int64_t i1 = min_i64(c->rows, i0 + c->part_rows), n = min_i64(NARROW_KC, g->k - p);
+            int columns = (int)min_i64(NARROW_NR, g->n - j);
             kernel->pack(panel, (const char *)g->b + (size_t)j * row_bytes, row_bytes, columns, p, n, &c->format);
             for (int64_t i = i0; i < i1; i += kernel->mr)
                 kernel->tile(g->c + (c->first + i) * g->ldc + j, g->ldc, c->a + (size_t)i * c->a_bytes, c->a_bytes,
                              (int)min_i64(kernel->mr, i1 - i), panel, columns, p, n, g->k, g->alpha, g->accumulate || p > 0,
                              &c->format);
         }
-    }
 }
 
 static bool takes(const struct narrow_kernel *kernel, const struct gemm *g)
@@ -122,7 +121,7 @@ static void multiply(struct chunk *c, int64_t rows, struct thread_pool *pool)
             panels_run(c, 0, across * c->parts_down, 0);
         } else {
             pool_for(pool, c->rows, 8, convert_run, c);
-            pool_for(pool, across * c->parts_down, 1, panels_run, c);
+            pool_for(pool, across * c->parts_down, ceil_div(across * c->parts_down, 4 * threads), panels_run, c);
         }
     }
 }

@@ -42,4 +42,24 @@ void vnni_tile(float *c, int64_t ldc, const void *a, size_t a_bytes, int rows, c
                int64_t n, int64_t k, float alpha, bool accumulate, const struct narrow_format *f);
 enum { VNNI_MR = 6 };
 
+/* Entries of struct ops. */
+void vnni_attention_narrow(const struct attention_block *b, void *scratch);
+size_t vnni_attention_narrow_scratch_bytes(int64_t n, int width, int v);
+
+/* out (rows, ldo) += unit * p value in half precision, for 12, 4 or 1 rows and `columns` columns of out, at most VNNI_HALVES. */
+enum { VNNI_HALVES = 64 };
+struct half_values {
+    int rows;
+    int64_t n, columns;
+    const uint32_t *p;     /* (rows, ldp): n halves, each twice */
+    int64_t ldp;
+    const uint16_t *value; /* (n, VNNI_HALVES) at most 1 */
+    float unit;
+    float *out;
+    int64_t ldo;
+};
+
+/* The same with that function in the place of float32 products; NULL: none. */
+void vnni_attention(const struct attention_block *b, void *scratch, void (*add_values)(const struct half_values *h));
+
 #endif

@@ -164,6 +164,8 @@ static ALWAYS_INLINE void tile_fixed(float *c, int64_t ldc, const char *a, size_
         sum[i] = row.sum + p / 32;
         offset[i] = row.offset + p / sub;
         left[i] = right[i] = _mm512_setzero_ps();
+        __builtin_prefetch(c + i * ldc, 1);
+        __builtin_prefetch(c + i * ldc + 16, 1);
     }
     const float *scale = (const float *)(panel + SCALES_AT), *minimum = (const float *)(panel + MINIMUMS_AT);
     for (int64_t at = 0; at < n; at += sub, scale += NR) {

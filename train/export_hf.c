@@ -1,0 +1,236 @@
+#include "train/export.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "data/files.h"
+#include "train/files.h"
+
+static int no_json(struct plm_status *st) { return status_no_memory(st, 0, "the JSON files of a model directory"); }
+
+/* dir/name as JSON, checksummed; `root` is released. The directory is a prefix of ours: the path fits. */
+static int put_json(json_t *root, const char *dir, const char *name, struct export_summary *summary, struct plm_status *st)
+{
+    char path[PATH_MAX];
+    char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(root);
+    if (!text)
+        return no_json(st);
+    const size_t length = strlen(text);
+    text[length] = '\n'; /* in the place of the NUL */
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    int code = file_write_synced(path, text, length + 1, st);
+    free(text);
+    return code ? code : export_add_file(summary, path, name, 0, st);
+}
+
+static json_t *token_id(int32_t id) { return id >= 0 ? json_integer(id) : json_null(); }
+
+/* The text of a special token, or null. */
+static json_t *token_text(const struct plm_model *m, int32_t id)
+{
+    size_t length = 0;
+    const char *text = m->tokenizer ? tokenizer_token(m->tokenizer, id, &length, NULL) : NULL;
+    return text ? json_stringn(text, length) : json_null();
+}
+
+/* What PLMConfig of transformers has beyond the hyper-parameters. */
+static int put_config(const struct plm_model *m, const struct model_card *card, enum dtype type, const char *dir, struct export_summary *summary,
+                      struct plm_status *st)
+{
+    static const char *const torch_names[] = {[DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16"};
+    char *text = model_config_to_json(&m->config);
+    json_t *root = text ? json_loads(text, 0, NULL) : NULL;
+    json_t *more = json_pack("{s:f, s:i, s:b, s:n, s:o, s:o, s:s}", "attention_dropout", 0.0, "pretraining_tp", 1, "use_cache", 1, "rope_scaling",
+                             "eos_token_id", token_id(card->eos), "pad_token_id", token_id(card->eos), "torch_dtype", torch_names[type]);
+    free(text);
+    int code = root && more && json_object_update(root, more) == 0 ? PLM_OK : no_json(st);
+    json_decref(more);
+    if (!code)
+        return put_json(root, dir, "config.json", summary, st);
+    json_decref(root);
+    return code;
+}
+
+/* A chat ends at the end of a turn as well as at the end of a text. */
+static int put_generation_config(const struct model_card *card, const char *dir, struct export_summary *summary, struct plm_status *st)
+{
+    const bool both = card->eos >= 0 && card->turn_end >= 0 && card->turn_end != card->eos;
+    json_t *eos = both ? json_pack("[i, i]", (int)card->turn_end, (int)card->eos) : token_id(card->eos >= 0 ? card->eos : card->turn_end);
+    return put_json(json_pack("{s:o, s:o}", "eos_token_id", eos, "pad_token_id", token_id(card->eos)), dir, "generation_config.json", summary, st);
+}
+
+/* Every special token with its id, as transformers wants to know them. */
+static json_t *added_tokens(const struct plm_model *m)
+{
+    json_t *all = json_object();
+    for (int32_t id = 0; id < tokenizer_vocab_size(m->tokenizer); id++) {
+        size_t length;
+        bool special = false;
+        char key[16];
+        const char *text = tokenizer_token(m->tokenizer, id, &length, &special);
+        if (!text || !special)
+            continue;
+        snprintf(key, sizeof key, "%d", (int)id);
+        json_object_set_new(all, key, json_pack("{s:s%, s:b, s:b, s:b, s:b, s:b}", "content", text, length, "lstrip", 0, "normalized", 0, "rstrip", 0,
+                                                "single_word", 0, "special", 1));
+    }
+    return all;
+}
+
+static int put_tokenizer(const struct plm_model *m, const struct model_card *card, const char *dir, struct export_summary *summary,
+                         struct plm_status *st)
+{
+    char path[PATH_MAX];
+    if (!card->tokenizer)
+        return PLM_OK;
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    int code = file_write_synced(path, card->tokenizer, card->tokenizer_bytes, st);
+    if (!code)
+        code = export_add_file(summary, path, "tokenizer.json", 0, st);
+    if (code)
+        return code;
+    json_t *chat = card->chat_template ? json_string(card->chat_template) : json_null();
+    json_t *root = json_pack("{s:s, s:b, s:o, s:n, s:o, s:o, s:n, s:i, s:b, s:o}", "tokenizer_class", "PreTrainedTokenizerFast",
+                             "add_prefix_space", 0, "added_tokens_decoder", added_tokens(m), "bos_token", "eos_token", token_text(m, card->eos),
+                             "pad_token", token_text(m, card->eos), "unk_token", "model_max_length", m->config.max_position_embeddings,
+                             "clean_up_tokenization_spaces", 0, "chat_template", chat);
+    return put_json(root, dir, "tokenizer_config.json", summary, st);
+}
+
+static int write_safetensors(void *w, const void *data, size_t bytes, struct plm_status *st) { return safetensors_write(w, data, bytes, st); }
+
+/* Tensors [begin, end) of the table as one file. */
+static int put_shard(const struct plm_model *m, enum dtype type, int begin, int end, const char *dir, const char *name,
+                     struct export_summary *summary, struct plm_status *st)
+{
+    char path[PATH_MAX];
+    struct model_weights weights = m->weights;
+    struct safetensors_writer *w;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    int code = safetensors_create(&w, path, st);
+    if (code)
+        return code;
+    code = safetensors_set_metadata(w, "format", "pt", st); /* what Hugging Face's loader insists on */
+    for (int i = begin; i < end && !code; i++) {
+        const struct tensor_desc *d = &m->table.tensors[i];
+        const int64_t shape[2] = {d->n_dims == 2 ? d->rows : d->cols, d->cols};
+        export_count(summary, weights_slot(&weights, d), type);
+        code = safetensors_declare(w, d->name, type, d->n_dims, shape, st);
+    }
+    for (int i = begin; i < end && !code; i++)
+        code = export_tensor(weights_slot(&weights, &m->table.tensors[i]), m->table.tensors[i].name, type, write_safetensors, w, st);
+    if (code) {
+        safetensors_discard(w);
+        return code;
+    }
+    code = safetensors_finish(w, st);
+    return code ? code : export_add_file(summary, path, name, end - begin, st);
+}
+
+/* The end of the shard that begins with tensor `begin`: as many as fit, at least one. */
+static int shard_end(const struct tensor_table *t, enum dtype type, int begin, int64_t shard_bytes)
+{
+    int64_t left = shard_bytes ? shard_bytes : INT64_MAX;
+    int end = begin;
+    while (end < t->n_tensors) {
+        left -= tensor_elements(&t->tensors[end]) * dtype_info(type)->block_bytes;
+        if (left < 0 && end > begin)
+            break;
+        end++;
+    }
+    return end;
+}
+
+static int put_weights(const struct plm_model *m, enum dtype type, int64_t shard_bytes, const char *dir, struct export_summary *summary,
+                       struct plm_status *st)
+{
+    const struct tensor_table *t = &m->table;
+    int n_shards = 0, code = PLM_OK;
+    for (int i = 0; i < t->n_tensors; i = shard_end(t, type, i, shard_bytes))
+        n_shards++;
+    if (n_shards == 1)
+        return put_shard(m, type, 0, t->n_tensors, dir, "model.safetensors", summary, st);
+    if (n_shards > SAFETENSORS_MAX_FILES)
+        return status_set(st, PLM_EINVAL, "%d files would be written, at most %d can be; choose a larger shard size", n_shards,
+                          SAFETENSORS_MAX_FILES);
+    json_t *map = json_object();
+    for (int i = 0, shard = 1; i < t->n_tensors && !code; shard++) {
+        const int end = shard_end(t, type, i, shard_bytes);
+        char name[64];
+        snprintf(name, sizeof name, "model-%05d-of-%05d.safetensors", shard, n_shards);
+        code = put_shard(m, type, i, end, dir, name, summary, st);
+        for (; i < end; i++)
+            if (json_object_set_new(map, t->tensors[i].name, json_string(name)))
+                code = no_json(st);
+    }
+    if (code) {
+        json_decref(map);
+        return code;
+    }
+    json_t *root = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)summary->bytes_of_type[type], "weight_map", map);
+    return put_json(root, dir, SAFETENSORS_INDEX, summary, st);
+}
+
+/* A name for the directory while it is written, beside the final one. */
+static int temporary_name(char out[PATH_MAX], const char *dir, struct plm_status *st)
+{
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/')
+        n--;
+    if (n == 0 || snprintf(out, PATH_MAX, "%.*s.tmp", (int)n, dir) >= PATH_MAX - 64) /* room for the names in it */
+        return status_set(st, PLM_EINVAL, "'%.200s' is no usable name of a directory", dir);
+    return PLM_OK;
+}
+
+static int check_target(const char *dir, struct plm_status *st)
+{
+    struct stat info;
+    if (lstat(dir, &info) != 0 && errno == ENOENT)
+        return PLM_OK;
+    if (S_ISDIR(info.st_mode) && rmdir(dir) == 0) /* it was empty */
+        return PLM_OK;
+    return status_set(st, PLM_EINVAL, "'%s' is there and not an empty directory; give a new name", dir);
+}
+
+int export_hf(const struct plm_model *m, const struct model_card *card, enum dtype type, int64_t shard_bytes, const char *dir,
+              struct export_summary *summary, struct plm_status *st)
+{
+    *summary = (struct export_summary){0};
+    char temporary[PATH_MAX];
+    if (!dtype_info(type)->safetensors_name)
+        return status_set(st, PLM_EUNSUPPORTED, "a Hugging Face directory holds f32, f16 or bf16, not %s; quantised weights go into GGUF",
+                          dtype_info(type)->name);
+    int code = temporary_name(temporary, dir, st);
+    if (!code)
+        code = check_target(dir, st);
+    if (!code)
+        code = directory_remove(temporary, st); /* what a killed export left */
+    if (!code && mkdir(temporary, 0777) != 0)
+        code = status_set(st, PLM_EIO, "cannot create directory '%s': %s", temporary, strerror(errno));
+    if (code)
+        return code;
+    code = put_config(m, card, type, temporary, summary, st);
+    if (!code)
+        code = put_generation_config(card, temporary, summary, st);
+    if (!code)
+        code = put_tokenizer(m, card, temporary, summary, st);
+    if (!code)
+        code = put_weights(m, type, shard_bytes, temporary, summary, st);
+    if (!code)
+        code = directory_sync(temporary, st);
+    if (!code && rename(temporary, dir) != 0)
+        code = status_set(st, PLM_EIO, "cannot rename '%s' to '%s': %s", temporary, dir, strerror(errno));
+    if (code) {
+        directory_remove(temporary, NULL);
+        return code;
+    }
+    return directory_sync(dirname(temporary), st);
+}

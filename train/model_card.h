@@ -1,0 +1,20 @@
+/* What a model's files say besides hyper-parameters and weights: kept when a model is exported or imported. */
+#ifndef TRAIN_MODEL_CARD_H
+#define TRAIN_MODEL_CARD_H
+
+#include "infer/model/model.h"
+
+struct model_card {
+    char *tokenizer;        /* text of tokenizer.json; NULL without a tokenizer */
+    size_t tokenizer_bytes;
+    char *chat_template;    /* Jinja; PLM's own (plm.md 3.3) when the files have none and the tokenizer has its special tokens; NULL: none */
+    int32_t eos;            /* the token that ends a text; -1: none */
+    int32_t turn_end;       /* "<|im_end|>", which ends a turn of a chat; -1: none */
+};
+
+/* `path`: what m was opened from. A directory's tokenizer.json is taken as it is, and tokenizer_config.json (chat_template, eos_token)
+ * where it exists; of a GGUF file tokenizer.chat_template and eos_token_id. */
+int model_card_read(struct model_card *card, const struct plm_model *m, const char *path, struct plm_status *st);
+void model_card_free(struct model_card *card);
+
+#endif
