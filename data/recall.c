@@ -29,21 +29,22 @@ static const char *const filler_lines[] = {
 
 enum { N_VALUES = 12 };
 
+/* The values of a kind begin with different letters: small models take long to tell what only a later token tells apart. */
 static const struct {
     const char *kind, *values[N_VALUES];
 } facts[RECALL_MAX_FACTS] = {
-    {"colour", {"red", "blue", "green", "yellow", "black", "white", "brown", "pink", "grey", "orange", "purple", "violet"}},
-    {"city", {"Rome", "Paris", "London", "Berlin", "Madrid", "Vienna", "Prague", "Oslo", "Dublin", "Athens", "Lisbon", "Warsaw"}},
-    {"animal", {"cat", "horse", "cow", "sheep", "goat", "pig", "duck", "hen", "fox", "wolf", "bear", "mouse"}},
-    {"fruit", {"apple", "pear", "plum", "peach", "grape", "lemon", "melon", "cherry", "fig", "lime", "banana", "mango"}},
-    {"metal", {"iron", "copper", "tin", "lead", "zinc", "nickel", "gold", "silver", "steel", "brass", "bronze", "cobalt"}},
-    {"tool", {"hammer", "saw", "axe", "drill", "knife", "spade", "rake", "wrench", "chisel", "pliers", "shovel", "needle"}},
-    {"month", {"January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"}},
-    {"drink", {"tea", "coffee", "milk", "water", "juice", "wine", "beer", "cocoa", "cider", "soda", "rum", "gin"}},
-    {"tree", {"oak", "pine", "birch", "elm", "ash", "maple", "willow", "cedar", "beech", "fir", "poplar", "larch"}},
-    {"river", {"Rhine", "Danube", "Thames", "Seine", "Elbe", "Volga", "Nile", "Tiber", "Loire", "Ebro", "Oder", "Po"}},
-    {"instrument", {"violin", "piano", "flute", "drum", "harp", "guitar", "horn", "cello", "organ", "lute", "trumpet", "viola"}},
-    {"number", {"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}},
+    {"colour", {"red", "blue", "green", "yellow", "white", "pink", "orange", "violet", "ivory", "amber", "khaki", "lilac"}},
+    {"city", {"Rome", "Paris", "London", "Berlin", "Madrid", "Vienna", "Oslo", "Dublin", "Athens", "Cairo", "Kyoto", "Geneva"}},
+    {"animal", {"cat", "horse", "sheep", "goat", "pig", "duck", "fox", "wolf", "bear", "mouse", "lion", "eagle"}},
+    {"fruit", {"apple", "pear", "lemon", "melon", "grape", "cherry", "fig", "banana", "kiwi", "date", "quince", "raspberry"}},
+    {"metal", {"iron", "copper", "tin", "lead", "zinc", "nickel", "gold", "silver", "brass", "mercury", "platinum", "aluminium"}},
+    {"tool", {"hammer", "saw", "axe", "drill", "knife", "rake", "wrench", "chisel", "pliers", "file", "lever", "trowel"}},
+    {"country", {"Spain", "France", "Italy", "Norway", "Poland", "Greece", "Turkey", "Egypt", "Japan", "Denmark", "Wales", "Chile"}},
+    {"drink", {"tea", "coffee", "milk", "water", "juice", "beer", "rum", "gin", "soda", "lemonade", "punch", "vodka"}},
+    {"tree", {"oak", "pine", "birch", "elm", "ash", "maple", "willow", "cedar", "fir", "larch", "hazel", "yew"}},
+    {"river", {"Rhine", "Danube", "Thames", "Seine", "Elbe", "Volga", "Nile", "Loire", "Po", "Amur", "Congo", "Indus"}},
+    {"instrument", {"violin", "piano", "flute", "drum", "harp", "guitar", "cello", "organ", "lute", "trumpet", "banjo", "recorder"}},
+    {"sport", {"chess", "poker", "golf", "tennis", "rugby", "football", "hockey", "darts", "bowls", "judo", "squash", "karate"}},
 };
 
 enum {

@@ -80,6 +80,8 @@ struct bench {
     float *logits; /* (largest batch, V) */
     json_t *rows;
     double read_limit; /* GB/s of a plain read, measured beforehand */
+    double peak;       /* GOP/s of the multiply-adds used, likewise */
+    const char *peak_name;
     bool json, dense;
 };
 
@@ -157,24 +159,39 @@ static double weight_bytes(const struct bench *b)
     return bytes;
 }
 
-static void report(struct bench *b, const char *what, int64_t sequences, int64_t depth, double tokens_per_s, double relative, double bytes_per_s)
+/* Multiply-adds of a token of a prompt with the matrices of the layers; attention and the expansion of earlier keys come on top. */
+static double layer_madds(const struct bench *b)
 {
-    const double of_limit = bytes_per_s / (1e9 * b->read_limit);
+    const struct model_weights *w = &b->model->weights;
+    double madds = 0;
+    for (int layer = 0; layer < b->model->config.num_hidden_layers; layer++)
+        for (int role = TENSOR_ATTN_NORM; role < TENSOR_FINAL_NORM; role++)
+            madds += w->layers[layer].at[role].rows > 1 ? (double)w->layers[layer].at[role].rows * (double)w->layers[layer].at[role].cols : 0;
+    return madds;
+}
+
+/* rate: bytes read in a second when decoding one sequence, operations in a second when prefilling; 0: neither. */
+static void report(struct bench *b, const char *what, int64_t sequences, int64_t depth, double tokens_per_s, double relative, double rate)
+{
+    const bool prefill = !strcmp(what, "prefill");
+    const double of_limit = rate / (1e9 * (prefill ? b->peak : b->read_limit));
     if (b->json) {
         json_t *row = json_pack("{s:s, s:I, s:I, s:f}", "what", what, "sequences", (json_int_t)sequences, "depth", (json_int_t)depth, "tokens_per_s",
                                 tokens_per_s);
-        if (bytes_per_s > 0)
-            json_object_set_new(row, "gb_per_s", json_real(bytes_per_s / 1e9)), json_object_set_new(row, "of_read_limit", json_real(of_limit));
+        if (rate > 0) {
+            json_object_set_new(row, prefill ? "gop_per_s" : "gb_per_s", json_real(rate / 1e9));
+            json_object_set_new(row, prefill ? "of_peak" : "of_read_limit", json_real(of_limit));
+        }
         json_array_append_new(b->rows, row);
         return;
     }
     printf("%-8s %9lld %7lld %12.1f", what, (long long)sequences, (long long)depth, tokens_per_s);
     if (relative > 0)
         printf(" %8.2fx", relative);
-    else if (bytes_per_s > 0)
+    else if (rate > 0)
         printf(" %9s", "");
-    if (bytes_per_s > 0)
-        printf(" %7.1f GB/s %5.0f %%", bytes_per_s / 1e9, 100 * of_limit);
+    if (rate > 0)
+        printf(" %7.1f %-5s %5.0f %%", rate / 1e9, prefill ? "GOP/s" : "GB/s", 100 * of_limit);
     putchar('\n');
 }
 
@@ -225,7 +242,7 @@ static int measure_depths(struct bench *b, const struct arguments *a, struct plm
             return code;
         report(b, "decode", 1, a->depth[i], 1 / seconds, 0, (weight_bytes(b) + cache_bytes) / seconds);
         if (prefill > 0)
-            report(b, "prefill", 1, a->depth[i], a->prefill / prefill, 0, 0);
+            report(b, "prefill", 1, a->depth[i], a->prefill / prefill, 0, 2 * layer_madds(b) * a->prefill / prefill);
     }
     return PLM_OK;
 }
@@ -248,23 +265,26 @@ static int open_engine(struct bench *b, const struct arguments *a, struct plm_st
     return engine_create(&b->engine, b->model, &eo, st);
 }
 
-/* A plain read of the embedding, the largest matrix, or as much of it as is enough: the median of several. */
-static int measure_limit(struct bench *b, const struct arguments *a, struct plm_status *st)
+/* A plain read of the embedding, the largest matrix, or as much of it as is enough, and the peak of the multiply-adds that prefill uses: the
+ * medians of several. */
+static int measure_limits(struct bench *b, const struct arguments *a, struct plm_status *st)
 {
     const struct weight *w = &b->model->weights.embed;
     size_t bytes = (size_t)w->rows * dtype_row_bytes(w->type, w->cols);
     const unsigned char *from = (const unsigned char *)w->data + (64 - (uintptr_t)w->data % 64) % 64;
-    double rates[LIMIT_RUNS];
+    double rates[LIMIT_RUNS], peaks[LIMIT_RUNS];
     struct thread_pool *pool;
     bytes = (bytes - 64 < LIMIT_BYTES ? bytes - 64 : LIMIT_BYTES) / 64 * 64;
     int code = pool_create(&pool, a->session.n_threads, st);
     for (int run = -1; run < LIMIT_RUNS && !code; run++) {
         const double rate = bench_read_rate(from, bytes, pool);
+        const double peak = bench_type_peak(ops_select(OPS_BEST), b->model->weights.layers[0].at[TENSOR_UP].type, pool, &b->peak_name);
         if (run >= 0)
-            rates[run] = rate;
+            rates[run] = rate, peaks[run] = peak;
     }
     pool_destroy(pool);
     b->read_limit = code ? 0 : bench_median(rates, LIMIT_RUNS);
+    b->peak = code ? 0 : bench_median(peaks, LIMIT_RUNS);
     return code;
 }
 
@@ -280,15 +300,17 @@ int bench_decode(int argc, char **argv)
     if (!code)
         code = open_engine(&b, &a, &st);
     if (!code)
-        code = measure_limit(&b, &a, &st);
+        code = measure_limits(&b, &a, &st);
     if (!code && !a.json)
-        printf("plain read of memory: %.1f GB/s\n\n%-8s %9s %7s %12s %9s %12s %7s\n", b.read_limit, "", "sequences", "depth", "tokens/s", "of one", "read", "of limit");
+        printf("plain read of memory: %.1f GB/s; %s multiply-adds: %.0f GOP/s\n\n%-8s %9s %7s %12s %9s %13s %8s\n", b.read_limit, b.peak_name, b.peak, "",
+               "sequences", "depth", "tokens/s", "of one", "rate", "of limit");
     if (!code && b.sequence.policy.policy == POLICY_FULL)
         code = measure_batches(&b, &a, &st);
     if (!code)
         code = measure_depths(&b, &a, &st);
     if (!code && a.json) {
-        json_t *all = json_pack("{s:f, s:O}", "read_limit_gb_per_s", b.read_limit, "rows", b.rows);
+        json_t *all = json_pack("{s:f, s:s, s:f, s:O}", "read_limit_gb_per_s", b.read_limit, "peak_of", b.peak_name, "peak_gop_per_s", b.peak,
+                                "rows", b.rows);
         activity_add(all, b.engine);
         json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
         putchar('\n');

@@ -77,6 +77,39 @@ static double fma_loop_portable(float *sink)
     return 4.0 * PEAK_ROUNDS * PEAK_CHAINS;
 }
 
+#ifdef __x86_64__
+static __attribute__((target("avx512f,avx512vnni"))) double int8_loop(float *sink)
+{
+    __m512i acc[PEAK_CHAINS], a = _mm512_set1_epi32(0x01020304), b = _mm512_set1_epi32(0x05060708);
+    for (int i = 0; i < PEAK_CHAINS; i++)
+        acc[i] = _mm512_set1_epi32(i);
+    for (int r = 0; r < PEAK_ROUNDS; r++)
+#pragma GCC unroll 12
+        for (int i = 0; i < PEAK_CHAINS; i++)
+            acc[i] = _mm512_dpbusd_epi32(acc[i], a, b);
+    for (int i = 1; i < PEAK_CHAINS; i++)
+        acc[0] = _mm512_add_epi32(acc[0], acc[i]);
+    *sink = (float)_mm512_reduce_add_epi32(acc[0]);
+    return 64.0 * PEAK_ROUNDS * PEAK_CHAINS;
+}
+
+static __attribute__((target("avx512f,avx512bf16"))) double bf16_loop(float *sink)
+{
+    __m512 acc[PEAK_CHAINS];
+    __m512bh a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.5f), _mm512_set1_ps(0.25f)), b = a;
+    for (int i = 0; i < PEAK_CHAINS; i++)
+        acc[i] = _mm512_set1_ps((float)i);
+    for (int r = 0; r < PEAK_ROUNDS; r++)
+#pragma GCC unroll 12
+        for (int i = 0; i < PEAK_CHAINS; i++)
+            acc[i] = _mm512_dpbf16_ps(acc[i], a, b);
+    for (int i = 1; i < PEAK_CHAINS; i++)
+        acc[0] = _mm512_add_ps(acc[0], acc[i]);
+    *sink = _mm512_reduce_add_ps(acc[0]);
+    return 32.0 * PEAK_ROUNDS * PEAK_CHAINS;
+}
+#endif
+
 struct peak {
     double (*loop)(float *sink);
     double madds[4096]; /* by worker */
@@ -92,25 +125,46 @@ static void peak_worker(void *ctx, int worker)
     (void)keep;
 }
 
-double bench_fma_peak(const struct ops *ops, struct thread_pool *pool)
+/* GOP/s of a loop on all threads. */
+static double run_peak(double (*loop)(float *sink), struct thread_pool *pool)
 {
     static const struct peak none;
     struct peak p = none;
-    p.loop = fma_loop_portable;
-#ifdef __x86_64__
-    if (!strncmp(ops->name, "avx512", 6)) /* with or without more after it */
-        p.loop = fma_loop_avx512;
-    else if (!strcmp(ops->name, "avx2"))
-        p.loop = fma_loop_avx2;
-#else
-    (void)ops;
-#endif
+    p.loop = loop;
     double start = seconds_now(), madds = 0;
     pool_run(pool, peak_worker, &p);
     double seconds = seconds_now() - start;
     for (int w = 0; w < pool_size(pool); w++)
         madds += p.madds[w];
     return 2e-9 * madds / seconds;
+}
+
+double bench_fma_peak(const struct ops *ops, struct thread_pool *pool)
+{
+#ifdef __x86_64__
+    if (!strncmp(ops->name, "avx512", 6)) /* with or without more after it */
+        return run_peak(fma_loop_avx512, pool);
+    if (!strcmp(ops->name, "avx2"))
+        return run_peak(fma_loop_avx2, pool);
+#else
+    (void)ops;
+#endif
+    return run_peak(fma_loop_portable, pool);
+}
+
+double bench_type_peak(const struct ops *ops, enum dtype type, struct thread_pool *pool, const char **name)
+{
+#ifdef __x86_64__
+    const bool bf16 = !strcmp(ops->name, "avx512bf16");
+    *name = "int8";
+    if (dtype_is_quantized(type) && (bf16 || !strcmp(ops->name, "avx512vnni") || !strcmp(ops->name, "avx512fp16")))
+        return run_peak(int8_loop, pool);
+    *name = "bf16";
+    if (type == DTYPE_BF16 && bf16)
+        return run_peak(bf16_loop, pool);
+#endif
+    *name = "f32";
+    return bench_fma_peak(ops, pool);
 }
 
 struct reading {

@@ -4,9 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
 
 #include "infer/base/threads.h"
 #include "tools/arguments.h"
@@ -16,84 +13,9 @@ enum {
     RUNS = 7,
     IN = 2048,          /* as of ffn_up in PLM-1.8B */
     OUT_MANY = 1024,    /* rows of weights against many rows of activations */
-    CHAINS = 12,        /* independent sums: enough to hide the latency */
-    ROUNDS = 400000,
     MANY = 512,
 };
 #define BYTES_ONE ((size_t)384 << 20) /* of weights against one row of activations: more than caches hold */
-
-#ifdef __x86_64__
-static __attribute__((target("avx512f,avx512vnni"))) double int8_loop(void)
-{
-    __m512i acc[CHAINS], a = _mm512_set1_epi32(0x01020304), b = _mm512_set1_epi32(0x05060708);
-    for (int i = 0; i < CHAINS; i++)
-        acc[i] = _mm512_set1_epi32(i);
-    for (int r = 0; r < ROUNDS; r++)
-#pragma GCC unroll 12
-        for (int i = 0; i < CHAINS; i++)
-            acc[i] = _mm512_dpbusd_epi32(acc[i], a, b);
-    for (int i = 1; i < CHAINS; i++)
-        acc[0] = _mm512_add_epi32(acc[0], acc[i]);
-    volatile int keep = _mm512_reduce_add_epi32(acc[0]);
-    (void)keep;
-    return 64.0 * ROUNDS * CHAINS;
-}
-
-static __attribute__((target("avx512f,avx512bf16"))) double bf16_loop(void)
-{
-    __m512 acc[CHAINS];
-    __m512bh a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.5f), _mm512_set1_ps(0.25f)), b = a;
-    for (int i = 0; i < CHAINS; i++)
-        acc[i] = _mm512_set1_ps((float)i);
-    for (int r = 0; r < ROUNDS; r++)
-#pragma GCC unroll 12
-        for (int i = 0; i < CHAINS; i++)
-            acc[i] = _mm512_dpbf16_ps(acc[i], a, b);
-    for (int i = 1; i < CHAINS; i++)
-        acc[0] = _mm512_add_ps(acc[0], acc[i]);
-    volatile float keep = _mm512_reduce_add_ps(acc[0]);
-    (void)keep;
-    return 32.0 * ROUNDS * CHAINS;
-}
-#endif
-
-struct peak {
-    double (*loop)(void);
-    double madds[4096]; /* by worker */
-};
-
-static void peak_worker(void *ctx, int worker)
-{
-    struct peak *p = ctx;
-    p->madds[worker] = p->loop();
-}
-
-/* The multiply-adds that the table's kernels spend on the type: GOP/s of them alone, and their name. */
-static double measure_peak(const struct ops *ops, enum dtype type, struct thread_pool *pool, const char **name)
-{
-    static const struct peak none;
-    struct peak p = none;
-#ifdef __x86_64__
-    bool bf16 = !strcmp(ops->name, "avx512bf16");
-    if (dtype_is_quantized(type) && (bf16 || !strcmp(ops->name, "avx512vnni") || !strcmp(ops->name, "avx512fp16"))) {
-        p.loop = int8_loop;
-        *name = "int8";
-    } else if (type == DTYPE_BF16 && bf16) {
-        p.loop = bf16_loop;
-        *name = "bf16";
-    }
-#endif
-    if (!p.loop) {
-        *name = "f32";
-        return bench_fma_peak(ops, pool);
-    }
-    double start = seconds_now(), madds = 0;
-    pool_run(pool, peak_worker, &p);
-    double seconds = seconds_now() - start;
-    for (int w = 0; w < pool_size(pool); w++)
-        madds += p.madds[w];
-    return 2e-9 * madds / seconds;
-}
 
 struct buffers {
     float *a, *c;
@@ -150,7 +72,7 @@ static int measure_rows(const struct bench_weights *options, int64_t m, const st
     struct gemm g = {.m = m, .n = n, .k = IN, .trans_b = true, .alpha = 1, .a = b.a, .lda = IN, .b = b.weights, .ldb = IN,
                      .b_type = options->type, .c = b.c, .ldc = n};
     for (int run = -1; run < RUNS && !code; run++) { /* the first is not counted */
-        double now = m == 1 ? bench_read_rate(b.weights, bytes, pool) : measure_peak(ops, options->type, pool, &limit_name);
+        double now = m == 1 ? bench_read_rate(b.weights, bytes, pool) : bench_type_peak(ops, options->type, pool, &limit_name);
         for (int p = 0; p < 3; p++) {
             g.precision = (enum precision)p;
             double s = product_seconds(&g, ops, pool);
