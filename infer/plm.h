@@ -72,6 +72,7 @@ struct plm_session_options {
                                * their neighbours, arXiv 2406.13035), "d2o+count" (merged slots count as many tokens as they stand for) */
     int cache_budget;         /* slots per layer, on average; 0: */
     double cache_share;       /* this share of the first tokens appended, in (0, 1] */
+    int cache_batch;          /* compress only when so many slots are beyond the budget; 0: 1. More is cheaper and takes more slots */
     bool dense;               /* do without a copy of ffn_down stored by neurons: about a quarter less memory, but every token reads
                                * all neurons, also those that are zero */
     int lookup;               /* longest draft, up to 64 tokens, see plm_session_append_drafted; 0: no drafts. Not with a cache policy */

@@ -5,7 +5,7 @@
 #include "infer/plm.h"
 #include "tools/arguments.h"
 
-enum { OPT_CONTEXT = 0x2000, OPT_TYPE, OPT_POLICY, OPT_BUDGET, OPT_DENSE };
+enum { OPT_CONTEXT = 0x2000, OPT_TYPE, OPT_POLICY, OPT_BUDGET, OPT_DENSE, OPT_BATCH };
 
 static const struct argp_option options[] = {
     {"context", OPT_CONTEXT, "N", 0, "positions of the cache (default: what the model was trained for)", 0},
@@ -13,6 +13,7 @@ static const struct argp_option options[] = {
     {"cache-type", OPT_TYPE, "TYPE", 0, "f32 (default), f16 or q8_0", 0},
     {"cache-policy", OPT_POLICY, "POLICY", 0, "full (default), streaming, h2o, d2o or d2o+count: keep a budget of slots, drop or merge the rest", 0},
     {"cache-budget", OPT_BUDGET, "N|P%", 0, "slots per layer on average, or a share of the prompt (default with a policy: 20%)", 0},
+    {"cache-batch", OPT_BATCH, "N", 0, "compress only when N slots are beyond the budget (default 1): cheaper, N - 1 slots more", 0},
     {"dense", OPT_DENSE, 0, 0, "do without the copy of ffn_down stored by neurons: less memory, but all neurons are read, also inactive ones", 0},
     {0},
 };
@@ -23,6 +24,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case OPT_CONTEXT: o->context = argument_whole(state, "context", arg); return 0;
     case OPT_TYPE: o->cache_type = arg; return 0;
+    case OPT_BATCH: o->cache_batch = (int)argument_range(state, "cache-batch", arg, 1, 1 << 20); return 0;
     case OPT_DENSE: o->dense = true; return 0;
     case OPT_POLICY: o->cache_policy = arg; return 0;
     case OPT_BUDGET: {

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#define SPARSE_ROWS 4      /* with more, some row wants nearly every neuron, and products of many rows are not bound by what is read */
 #define ABSORB_GRAIN 65536 /* multiply-adds that are worth handing to another thread */
 
 static size_t round64(size_t n) { return (n + 63) / 64 * 64; }
@@ -23,7 +24,7 @@ void decode_buffers_layout(struct decode_buffers *b, const struct model_config *
     b->sin = arena_alloc(arena, n * (size_t)c->qk_rope_head_dim / 2, f);
     b->items = arena_alloc(arena, n, sizeof *b->items);
     b->gemm_scratch = arena_alloc(arena, (size_t)threads, round64(ops->gemm_scratch_bytes()));
-    b->sparse_scratch = arena_alloc(arena, sparse_rows_scratch(batch, c->intermediate_size), 1);
+    b->sparse_scratch = arena_alloc(arena, sparse_rows_scratch(batch < SPARSE_ROWS ? batch : SPARSE_ROWS, c->intermediate_size), 1);
     b->attention_scratch = arena_alloc(arena, ops->latent_attention_scratch_bytes(c->num_attention_heads, c->kv_lora_rank, c->qk_rope_head_dim,
                                        batch * capacity, (int)batch, threads), 1);
 }
@@ -115,12 +116,12 @@ static void attend(const struct forward_pass *f, const struct decode_buffers *b,
     pool_for(per_item * heads * n > ABSORB_GRAIN ? f->pool : NULL, heads, 2, expand_values, &j);
 }
 
-/* x += W_down max(u, 0)^2, of active neurons only where the weights are stored neuron by neuron. */
+/* x += W_down max(u, 0)^2; for few rows of active neurons only, where the weights are stored neuron by neuron. */
 static void multiply_down(const struct forward_pass *f, const struct decode_buffers *b, int layer, int64_t n)
 {
     const struct model_config *c = f->config;
     const struct weight *w = &f->weights->layers[layer].at[TENSOR_DOWN];
-    const void *neurons = f->neurons ? f->neurons[layer] : NULL;
+    const void *neurons = f->neurons && n <= SPARSE_ROWS ? f->neurons[layer] : NULL;
     if (!neurons) {
         forward_relu2(f, layer, b->u, b->u, n);
         forward_down(f, b->x, b->u, w, n);

@@ -26,6 +26,8 @@ int sequence_options_by_name(struct sequence_options *so, const struct plm_sessi
     if (type == DTYPE_COUNT)
         return status_set(st, PLM_EINVAL, "no cache type '%s': expected f32, f16 or q8_0", o->cache_type);
     *so = (struct sequence_options){.type = type, .policy = policy_options_default(policy), .budget = o->cache_budget, .share = o->cache_share};
+    if (o->cache_batch)
+        so->policy.batch = o->cache_batch;
     return PLM_OK;
 }
 

@@ -59,6 +59,8 @@ agree "the first is the one of a single sample, the others differ" \
 generate --samples 3 --json >greedy.json 2>/dev/null
 agree "greedy ones are the same" "[s['tokens'] for s in r['samples']] == 3 * [more[0]['tokens']]" greedy.json plain.json
 check "as text, with a cache policy" "$plm" generate model.gguf --prompt "$prompt" -n 8 --samples 3 --cache-policy d2o+count --cache-budget 16
+check "... compressed four slots at a time" "$plm" generate model.gguf --prompt "$prompt" -n 24 --cache-policy d2o+count --cache-budget 16 --cache-batch 4
+reject "a batch of none" "expected a whole number from 1" -- "$plm" generate model.gguf --prompt x --cache-policy d2o --cache-batch 0
 
 echo "- drafts"
 same_with_drafts() { # MODEL N TOLERANCE ARGUMENT...

@@ -14,7 +14,7 @@
 #include "tests/model/support.h"
 #include "train/export.h"
 
-enum { TOKENS = 12, SEQUENCES = 5, VOCAB = 101 };
+enum { TOKENS = 12, SEQUENCES = 4, VOCAB = 101 };
 
 static void decode(const struct plm_model *m, bool dense, int together, float *logits /* (SEQUENCES, VOCAB) */, double *share)
 {

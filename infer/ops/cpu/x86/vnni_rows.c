@@ -130,21 +130,14 @@ static void vnni_convert_a(void *a, const float *x, int64_t k, const struct narr
 static ALWAYS_INLINE __m512 load_scales(const char *at, size_t stride, int count)
 {
     uint64_t four[4] = {0};
-    if (count >= 16) {
-        UNROLL
-        for (int i = 0; i < 16; i++) {
+    UNROLL
+    for (int i = 0; i < 16; i++)
+        if (i < count) {
             uint16_t d;
             memcpy(&d, at + (size_t)i * stride, 2);
             four[i / 4] |= (uint64_t)d << (i % 4 * 16);
             KEEP_SCALAR(four[i / 4]);
         }
-    } else {
-        for (int i = 0; i < count; i++) {
-            uint16_t d;
-            memcpy(&d, at + (size_t)i * stride, 2);
-            four[i / 4] |= (uint64_t)d << (i % 4 * 16);
-        }
-    }
     return _mm512_cvtph_ps(_mm256_set_epi64x((int64_t)four[3], (int64_t)four[2], (int64_t)four[1], (int64_t)four[0]));
 }
 
@@ -198,16 +191,12 @@ static ALWAYS_INLINE void q8_0_blocks(struct sums *s, const void *row, const str
     UNROLL
     for (int i = 0; i < m; i++)
         scale[i] = _mm512_mul_ps(d, _mm512_loadu_ps(a[i].d + b));
-    if (count == 16) {
-        UNROLL
-        for (int pair = 0; pair < 8; pair++) {
+    UNROLL
+    for (int pair = 0; pair < 8; pair++)
+        if (2 * pair < count) {
             _mm_prefetch((const char *)block + WEIGHTS_AHEAD + 64 * pair, _MM_HINT_T1);
-            q8_0_pair(s, block, 2, a, scale, b, pair, m, high);
-        }
-    } else {
-        for (int pair = 0; 2 * pair < count; pair++)
             q8_0_pair(s, block, count - 2 * pair, a, scale, b, pair, m, high);
-    }
+        }
 }
 
 /* Four blocks: 64 bytes, the digits in the high nibbles, i.e. 16 times as large, which the caller's scales undo. */
@@ -249,19 +238,15 @@ static ALWAYS_INLINE void q4_0_blocks(struct sums *s, const void *row, const str
     UNROLL
     for (int i = 0; i < m; i++)
         scale[i] = _mm512_mul_ps(d, _mm512_loadu_ps(a[i].d + b));
-    if (count == 16) {
-        UNROLL
-        for (int four = 0; four < 4; four++) {
+    UNROLL
+    for (int four = 0; four < 4; four++)
+        if (4 * four < count) {
             _mm_prefetch((const char *)block + WEIGHTS_AHEAD + 72 * four, _MM_HINT_T0);
-            q4_0_four(s, block, 4, a, scale, b, four, m, high);
-        }
-    } else {
-        for (int four = 0; 4 * four < count; four++)
             q4_0_four(s, block, count - 4 * four, a, scale, b, four, m, high);
-    }
+        }
 }
 
-/* The last blocks, fewer than 16: apart, so that the loop over the others keeps its sums in registers. */
+/* The last blocks, fewer than 8: apart, so that the loop over the others keeps its sums in registers. */
 static __attribute__((noinline)) void blocks_left(struct sums *s, const void *row, const struct vnni_row *a, int64_t b, int count, enum dtype type,
                                                   int m, bool high)
 {
@@ -276,19 +261,29 @@ static __attribute__((noinline)) void blocks_left(struct sums *s, const void *ro
     }
 }
 
+static ALWAYS_INLINE void blocks_of(struct sums *s, const void *row, const struct vnni_row *a, int64_t b, const int count, const enum dtype type,
+                                    const int m, const bool high)
+{
+    if (type == DTYPE_Q8_0)
+        q8_0_blocks(s, row, a, b, count, m, high);
+    else
+        q4_0_blocks(s, row, a, b, count, m, high);
+}
+
 static ALWAYS_INLINE void blocks_dot(struct sums *s, const void *row, const struct vnni_row *a, int64_t k, const enum dtype type, const int m,
                                      const bool high)
 {
-    const int64_t n = vnni_blocks(k), whole = n / 16 * 16;
-    for (int64_t b = 0; b < whole; b += 16) {
-        if (type == DTYPE_Q8_0)
-            q8_0_blocks(s, row, a, b, 16, m, high);
-        else
-            q4_0_blocks(s, row, a, b, 16, m, high);
+    const int64_t n = vnni_blocks(k);
+    int64_t b = 0;
+    for (; b + 16 <= n; b += 16)
+        blocks_of(s, row, a, b, 16, type, m, high);
+    if (b + 8 <= n) { /* rows of 256 are common in small models */
+        blocks_of(s, row, a, b, 8, type, m, high);
+        b += 8;
     }
-    if (whole < n) {
+    if (b < n) {
         struct sums in_memory = *s;
-        blocks_left(&in_memory, row, a, whole, (int)(n - whole), type, m, high);
+        blocks_left(&in_memory, row, a, b, (int)(n - b), type, m, high);
         *s = in_memory;
     }
 }
