@@ -93,8 +93,10 @@ static int golden(const char *directory, double tolerance, bool *good, struct pl
         code = status_set(st, PLM_EFORMAT, "'%s' is not a golden case", directory);
     if (!code)
         code = run(model, tokens, n, logits, st);
-    if (!code)
-        *good = report("prefill", n, logits, want->data, values, tolerance) & report("decode", n, logits + values, want->data, values, tolerance);
+    if (!code) { /* both are reported */
+        *good = report("prefill", n, logits, want->data, values, tolerance);
+        *good = report("decode", n, logits + values, want->data, values, tolerance) && *good;
+    }
     free(logits);
     plm_model_close(model);
     safetensors_close(&expected);
@@ -120,9 +122,10 @@ static int compare(const char *model_path, const char *path, double tolerance, b
     if (!code && tolerance > 0) {
         if (fread(logits + 2 * values, sizeof *logits, 2 * values, f) != 2 * values)
             code = status_set(st, PLM_EFORMAT, "'%s' does not hold the logits of this model", path);
-        else
-            *good = report("prefill", MODEL_TOKENS, logits, logits + 2 * values, values, tolerance) &
-                    report("decode", MODEL_TOKENS, logits + values, logits + 3 * values, values, tolerance);
+        else {
+            *good = report("prefill", MODEL_TOKENS, logits, logits + 2 * values, values, tolerance);
+            *good = report("decode", MODEL_TOKENS, logits + values, logits + 3 * values, values, tolerance) && *good;
+        }
     } else if (!code && fwrite(logits, sizeof *logits, 2 * values, f) != 2 * values) {
         code = status_set(st, PLM_EIO, "cannot write '%s'", path);
     }
