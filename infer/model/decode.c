@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define SPARSE_ROWS 4      /* with more, some row wants nearly every neuron, and products of many rows are not bound by what is read */
+#define ABSORB_ROWS 5      /* from which on converting a head's weights once pays; drafts of up to four rows stay bit for bit as alone */
 #define ABSORB_GRAIN 65536 /* multiply-adds that are worth handing to another thread */
 
 static size_t round64(size_t n) { return (n + 63) / 64 * 64; }
@@ -23,6 +24,7 @@ void decode_buffers_layout(struct decode_buffers *b, const struct model_config *
     b->cos = arena_alloc(arena, n * (size_t)c->qk_rope_head_dim / 2, f);
     b->sin = arena_alloc(arena, n * (size_t)c->qk_rope_head_dim / 2, f);
     b->items = arena_alloc(arena, n, sizeof *b->items);
+    b->w_uk = batch >= ABSORB_ROWS ? arena_alloc(arena, (size_t)threads * (size_t)c->qk_nope_head_dim, (size_t)c->kv_lora_rank * f) : NULL;
     b->gemm_scratch = arena_alloc(arena, (size_t)threads, round64(ops->gemm_scratch_bytes()));
     b->sparse_scratch = arena_alloc(arena, sparse_rows_scratch(batch < SPARSE_ROWS ? batch : SPARSE_ROWS, c->intermediate_size), 1);
     b->attention_scratch = arena_alloc(arena, ops->latent_attention_scratch_bytes(c->num_attention_heads, c->kv_lora_rank, c->qk_rope_head_dim,
@@ -55,6 +57,25 @@ static void absorb_queries(void *ctx, int64_t begin, int64_t end, int worker)
         for (int k = 0; k < c->qk_nope_head_dim; k++)
             j->f->ops->axpy(out, q[k], weight_row(j->kv_b, h * (c->qk_nope_head_dim + c->v_head_dim) + k), j->kv_b->type, c->kv_lora_rank);
         memcpy(out + c->kv_lora_rank, q + c->qk_nope_head_dim, (size_t)c->qk_rope_head_dim * sizeof *out);
+    }
+}
+
+/* The same for heads [begin, end) of a whole batch: W_UK,h is converted once and multiplied with all rows. */
+static void absorb_heads(void *ctx, int64_t begin, int64_t end, int worker)
+{
+    const struct absorb_job *j = ctx;
+    const struct model_config *c = j->f->config;
+    const int64_t heads = c->num_attention_heads, rank = c->kv_lora_rank, latent = model_latent_dim(c), qk = model_qk_head_dim(c);
+    float *w_uk = j->b->w_uk + (int64_t)worker * c->qk_nope_head_dim * rank; /* (nope, rank) */
+    for (int64_t h = begin; h < end; h++) {
+        for (int k = 0; k < c->qk_nope_head_dim; k++)
+            j->f->ops->to_f32(w_uk + k * rank, weight_row(j->kv_b, h * (c->qk_nope_head_dim + c->v_head_dim) + k), j->kv_b->type, rank);
+        const struct gemm g = {.m = j->n, .n = rank, .k = c->qk_nope_head_dim, .alpha = 1, .a = j->b->q + h * qk, .lda = heads * qk, .b = w_uk, .ldb = rank,
+                               .b_type = DTYPE_F32, .c = j->b->q_latent + h * latent, .ldc = heads * latent};
+        j->f->ops->gemm_serial(&g, j->b->gemm_scratch + (size_t)worker * round64(j->f->ops->gemm_scratch_bytes()));
+        for (int64_t r = 0; r < j->n; r++)
+            memcpy(j->b->q_latent + (r * heads + h) * latent + rank, j->b->q + (r * heads + h) * qk + c->qk_nope_head_dim,
+                   (size_t)c->qk_rope_head_dim * sizeof *w_uk);
     }
 }
 
@@ -100,7 +121,10 @@ static void attend(const struct forward_pass *f, const struct decode_buffers *b,
     }
     struct absorb_job j = {f, b, &w[TENSOR_KV_B], n};
     const int64_t per_item = (int64_t)c->qk_nope_head_dim * rank, grain = ABSORB_GRAIN / per_item;
-    pool_for(f->pool, n * heads, grain > 0 ? grain : 1, absorb_queries, &j);
+    if (n >= ABSORB_ROWS)
+        pool_for(f->pool, heads, 1, absorb_heads, &j);
+    else
+        pool_for(f->pool, n * heads, grain > 0 ? grain : 1, absorb_queries, &j);
     const float scale = attention_scale(&(struct attention){.nope = c->qk_nope_head_dim, .rope = c->qk_rope_head_dim});
     for (int64_t r = 0; r < n; r++) {
         const struct kv_slots *s = &rows[r].slots[layer];

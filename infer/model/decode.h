@@ -18,6 +18,7 @@ struct decode_buffers {
     float *cos, *sin; /* (B, rope/2) of the rows' positions */
     struct latent_attention *items; /* (B) */
     void *attention_scratch;
+    float *w_uk;                    /* (threads, nope, kv_lora_rank) for large batches */
     unsigned char *gemm_scratch;    /* one for each thread */
     void *sparse_scratch;
     void *policy_scratch;           /* NULL: no sequence has a policy */
