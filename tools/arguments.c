@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -14,6 +15,23 @@ long long argument_range(struct argp_state *state, const char *name, const char 
     if (errno || end == arg || *end || value < low || value > high)
         argp_error(state, "--%s is '%s', expected a whole number from %lld to %lld", name, arg, low, high);
     return value;
+}
+
+struct argument_span argument_span(struct argp_state *state, const char *name, const char *arg, int low, int high)
+{
+    char *end;
+    errno = 0;
+    const long first = strtol(arg, &end, 10);
+    long last = first;
+    bool good = end != arg;
+    if (good && *end == ':') {
+        const char *second = end + 1;
+        last = strtol(second, &end, 10);
+        good = end != second;
+    }
+    if (!good || *end || errno || first < low || last < first || last > high)
+        argp_error(state, "--%s is '%s', expected a number from %d to %d, or two as in %d:%d, the smaller first", name, arg, low, high, low, high);
+    return (struct argument_span){(int)first, (int)last};
 }
 
 int argument_whole(struct argp_state *state, const char *name, const char *arg)

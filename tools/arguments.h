@@ -8,7 +8,13 @@
 /* The argument of option --NAME as a whole number in [low, high]. */
 long long argument_range(struct argp_state *state, const char *name, const char *arg, long long low, long long high);
 
-/* The same from 0 to INT32_MAX: counts of tokens, threads, positions. */
+/* "N" or "N:M": two whole numbers in [low, high], the smaller first; "N" is twice the same. */
+struct argument_span {
+    int low, high;
+};
+struct argument_span argument_span(struct argp_state *state, const char *name, const char *arg, int low, int high);
+
+/* A whole number from 0 to INT32_MAX: counts of tokens, threads, positions. */
 int argument_whole(struct argp_state *state, const char *name, const char *arg);
 
 /* Any finite number. */

@@ -1,4 +1,4 @@
-/* plm chat: a conversation in the ChatML template of PLM (plm.md 3.3). */
+/* plm chat: a conversation in the ChatML template of PLM (plm.md 3.3), or another one. */
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,7 +8,8 @@
 #include <editline/readline.h>
 #endif
 
-#include "infer/base/status.h"
+#include "infer/model/model.h"
+#include "infer/text/chat_template.h"
 #include "tools/arguments.h"
 #include "tools/cache_options.h"
 #include "tools/command.h"
@@ -19,17 +20,18 @@
 #include "tools/text_list.h"
 
 struct arguments {
-    const char *model, *system, *session_file;
+    const char *model, *system, *session_file, *template;
     struct text_list stops;
     int64_t n; /* 0: without end */
     struct plm_sampling sampling;
     struct plm_session_options session;
 };
 
-enum { OPT_STOP = 256, OPT_SESSION, OPT_LOOKUP, MOST_DRAFTED = 64 };
+enum { OPT_STOP = 256, OPT_SESSION, OPT_LOOKUP, OPT_TEMPLATE, MOST_DRAFTED = 64 };
 
 static const struct argp_option options[] = {
-    {"system", 's', "TEXT", 0, "the system message (default: You are a helpful assistant)", 0},
+    {"system", 's', "TEXT", 0, "the system message (default: what the template says; ChatML: You are a helpful assistant)", 0},
+    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON: system, turn, end, generation) instead of ChatML", 0},
     {"tokens", 'n', "N", 0, "at most N tokens in an answer (default 512); 0 or -1: without end", 0},
     {"stop", OPT_STOP, "TEXT", 0, "an answer ends before this text, \\n is a newline; may be given several times", 0},
     {"lookup", OPT_LOOKUP, "N", 0, "draft up to N tokens from earlier text and verify them together: the same answers, "
@@ -45,6 +47,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = &a->sampling, state->child_inputs[1] = &a->session; return 0;
     case 's': a->system = arg; return 0;
+    case OPT_TEMPLATE: a->template = arg; return 0;
     case 'n': a->n = argument_range(state, "tokens", arg, -1, INT32_MAX); a->n += a->n < 0; return 0;
     case OPT_STOP: text_list_argument(&a->stops, arg, "stop", true, state); return 0;
     case OPT_LOOKUP: a->session.lookup = (int)argument_range(state, "lookup", arg, 0, MOST_DRAFTED); return 0;
@@ -62,7 +65,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp_child children[] = {{&sampling_argp, 0, "Sampling:", 1}, {&cache_argp, 0, "Cache:", 2}, {0}};
 
 static const struct argp parser = {options, parse, "MODEL",
-    "Talk with a model in the ChatML template. " MODEL_HELP " The answer appears as it is made; Ctrl-C stops it, Ctrl-D or /exit ends the conversation, "
+    "Talk with a model in the ChatML template, or another one. " MODEL_HELP " The answer appears as it is made; Ctrl-C stops it, Ctrl-D or /exit ends the conversation, "
     "/reset starts a new one. Messages come from the terminal (with line editing and history) or, line by line, from a pipe.\v"
     "Example: plm chat model-q8_0.gguf --system 'Answer briefly.'", children, 0, 0};
 
@@ -70,46 +73,23 @@ struct chat {
     const struct arguments *a;
     struct plm_model *model;
     struct plm_session *session;
-    int32_t *tokens; /* (capacity) what is appended next */
-    size_t capacity, n;
-    int32_t turn_end; /* <|im_end|> */
-    bool open;        /* the last answer was cut off before its <|im_end|> */
+    struct chat_template *template;
+    struct encoder *encoder;
+    struct token_list tokens; /* what is appended next */
+    int32_t turn_end;         /* ends an answer */
+    bool open;                /* the last answer was cut off before it ended */
 };
-
-/* Append text to c->tokens; special: it is template text, whose <|...|> are special tokens (a person's are not). */
-static int add(struct chat *c, const char *text, bool special, struct plm_status *st)
-{
-    size_t n;
-    int code = plm_tokenize(c->model, text, strlen(text), special, c->tokens + c->n, c->capacity - c->n, &n, st);
-    if (!code)
-        c->n += n;
-    return code;
-}
-
-static int add_turn(struct chat *c, const char *role, const char *content, struct plm_status *st)
-{
-    int code = add(c, "<|im_start|>", true, st);
-    if (!code)
-        code = add(c, role, false, st);
-    if (!code)
-        code = add(c, "\n", false, st);
-    if (!code)
-        code = add(c, content, false, st);
-    return code ? code : add(c, "<|im_end|>\n", true, st);
-}
 
 /* The conversation so far lies in the cache; only what is new is added to it. */
 static int add_message(struct chat *c, const char *message, struct plm_status *st)
 {
-    c->n = 0;
-    int code = PLM_OK;
-    if (plm_session_length(c->session) == 0)
-        code = add_turn(c, "system", c->a->system, st);
-    else
-        code = add(c, c->open ? "<|im_end|>\n" : "\n", true, st);
-    if (!code)
-        code = add_turn(c, "user", message, st);
-    return code ? code : add(c, "<|im_start|>assistant\n", true, st);
+    const char *system = c->a->system;
+    const bool first = plm_session_length(c->session) == 0, own_system = first && system && *system;
+    const struct chat_message messages[2] = {{"system", own_system ? system : "", own_system ? strlen(system) : 0, false},
+                                             {"user", message, strlen(message), false}};
+    c->tokens.length = 0;
+    const int code = first ? PLM_OK : chat_template_close(c->template, c->encoder, !c->open, &c->tokens, st);
+    return code ? code : chat_template_render(c->template, c->encoder, messages + !own_system, 1 + own_system, first && !system, true, &c->tokens, NULL, st);
 }
 
 static void show(struct stop_text *t, size_t n)
@@ -139,7 +119,7 @@ static int answer(struct chat *c, struct plm_status *st)
     struct stop_text text = {.stops = (const char *const *)c->a->stops.items, .n_stops = c->a->stops.n};
     bool done = false;
     c->open = true;
-    int code = plm_session_append(c->session, c->tokens, c->n, st);
+    int code = plm_session_append(c->session, c->tokens.data, c->tokens.length, st);
     for (int64_t made = 0; (c->a->n == 0 || made < c->a->n) && !code && !done && !*interrupted;) {
         int32_t tokens[1 + MOST_DRAFTED];
         const size_t before = plm_session_length(c->session);
@@ -210,22 +190,22 @@ static int converse(struct chat *c, struct plm_status *st)
         if (!code)
             code = answer(c, st);
         if (code == PLM_ELIMIT) {
-            printf("(the conversation has filled the context of %zu tokens: /reset starts a new one)\n", c->capacity);
+            printf("(the conversation has filled the context of %d tokens: /reset starts a new one)\n",
+                   c->a->session.context ? c->a->session.context : plm_model_context_length(c->model));
             code = PLM_OK;
         }
     }
     return code;
 }
 
-static int find_turn_end(struct chat *c, struct plm_status *st)
+static int open_template(struct chat *c, struct plm_status *st)
 {
-    int32_t tokens[16];
-    size_t n;
-    int code = plm_tokenize(c->model, "<|im_end|>", 10, true, tokens, 16, &n, st);
-    if (!code && n != 1)
-        code = status_set(st, PLM_EUNSUPPORTED, "the tokenizer has no <|im_end|>: this model was not made for conversations; use plm generate");
-    c->turn_end = tokens[0];
-    return code;
+    if (!c->model->tokenizer)
+        return status_set(st, PLM_EUNSUPPORTED, "the model came without a tokenizer: put tokenizer.json beside the weights");
+    int code = chat_template_open(&c->template, c->a->template, st);
+    if (!code)
+        code = chat_template_end(c->template, c->model->tokenizer, &c->turn_end, st);
+    return code ? code : encoder_create(&c->encoder, c->model->tokenizer, st);
 }
 
 /* The conversation of a file goes on where it was. */
@@ -242,21 +222,17 @@ static int load(struct chat *c, struct plm_status *st)
 
 int command_chat(int argc, char **argv)
 {
-    struct arguments a = {.system = "You are a helpful assistant", .n = 512, .sampling = plm_sampling_default()};
+    struct arguments a = {.n = 512, .sampling = plm_sampling_default()};
     struct plm_status st = {0};
     struct chat c = {.a = &a};
     argp_parse(&parser, argc, argv, 0, NULL, &a);
     int code = open_model(&c.model, a.model, NULL, &st);
     if (!code)
-        code = find_turn_end(&c, &st);
-    if (!code) {
+        code = open_template(&c, &st);
+    if (!code)
         code = plm_session_open(&c.session, c.model, &a.session, &st);
-    }
-    if (!code) {
-        c.capacity = (size_t)(a.session.context ? a.session.context : plm_model_context_length(c.model));
-        c.tokens = malloc(c.capacity * sizeof *c.tokens);
-        code = c.tokens ? load(&c, &st) : status_no_memory(&st, c.capacity * sizeof *c.tokens, "the tokens");
-    }
+    if (!code)
+        code = load(&c, &st);
     if (!code)
         code = converse(&c, &st);
     if (!code && a.session_file)
@@ -267,7 +243,9 @@ int command_chat(int argc, char **argv)
         fprintf(stderr, "%lld of %lld drafted tokens accepted\n", (long long)accepted, (long long)drafted);
     }
     text_list_free(&a.stops);
-    free(c.tokens);
+    free(c.tokens.data);
+    encoder_free(c.encoder);
+    chat_template_free(c.template);
     plm_session_close(c.session);
     plm_model_close(c.model);
     return code ? command_fail(&st) : 0;

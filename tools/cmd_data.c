@@ -1,4 +1,4 @@
-/* plm data build|inspect|recall */
+/* plm data build|inspect|preview|recall|arithmetic */
 #include <argp.h>
 #include <errno.h>
 #include <math.h>
@@ -309,7 +309,9 @@ int command_data(int argc, char **argv)
 {
     static const struct command commands[] = {{"build", "text to shards", run_build},
                                               {"inspect", "what shards hold", run_inspect},
+                                              {"preview", "rows for fine-tuning as they are trained on", command_data_preview},
                                               {"recall", "generated recall tasks as text to train on", command_data_recall},
+                                              {"arithmetic", "generated word problems with worked solutions", command_data_arithmetic},
                                               {NULL, NULL, NULL}};
     return command_dispatch(commands, "plm data build --tokenizer run/tokenizer.json --out run/data corpus/", argc, argv);
 }

@@ -1,29 +1,22 @@
 /* plm data recall: training text of generated recall tasks. */
 #include <argp.h>
-#include <errno.h>
 #include <jansson.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "data/recall.h"
 #include "infer/base/random.h"
 #include "tools/arguments.h"
 #include "tools/command.h"
+#include "tools/jsonl_output.h"
 
 enum { OPT_TASK = 256, OPT_LENGTH, OPT_DEPTH, OPT_PAIRS, OPT_QUERIES, OPT_COUNT, OPT_KEYS, OPT_DIGITS, OPT_SEED, OPT_HELD_OUT };
-
-struct range {
-    int low, high;
-};
 
 struct arguments {
     const char *tokenizer, *out;
     bool passkey, held_out;
     enum recall_task other; /* beside or instead of the passkey; RECALL_N_TASKS: none */
-    struct range length, pairs, queries;
+    struct argument_span length, pairs, queries;
     int keys, digits;
     double depth;
     long long count;
@@ -46,23 +39,6 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static struct range parse_range(struct argp_state *state, const char *name, const char *arg, int limit)
-{
-    char *end;
-    errno = 0;
-    const long low = strtol(arg, &end, 10);
-    long high = low;
-    bool good = end != arg;
-    if (good && *end == ':') {
-        const char *second = end + 1;
-        high = strtol(second, &end, 10);
-        good = end != second;
-    }
-    if (!good || *end || errno || low < 1 || high < low || high > limit)
-        argp_error(state, "--%s is '%s', expected a number from 1 to %d, or two as in 16:64, the smaller first", name, arg, limit);
-    return (struct range){(int)low, (int)high};
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct arguments *a = state->input;
@@ -76,9 +52,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (!a->passkey && a->other == RECALL_N_TASKS)
             argp_error(state, "--task is '%s', expected passkey, mqar, facts or both", arg);
         return 0;
-    case OPT_LENGTH: a->length = parse_range(state, "length", arg, RECALL_MAX_LENGTH); return 0;
-    case OPT_PAIRS: a->pairs = parse_range(state, "pairs", arg, RECALL_MAX_PAIRS); return 0;
-    case OPT_QUERIES: a->queries = parse_range(state, "queries", arg, RECALL_MAX_QUERIES); return 0;
+    case OPT_LENGTH: a->length = argument_span(state, "length", arg, 1, RECALL_MAX_LENGTH); return 0;
+    case OPT_PAIRS: a->pairs = argument_span(state, "pairs", arg, 1, RECALL_MAX_PAIRS); return 0;
+    case OPT_QUERIES: a->queries = argument_span(state, "queries", arg, 1, RECALL_MAX_QUERIES); return 0;
     case OPT_KEYS: a->keys = (int)argument_range(state, "keys", arg, 1, RECALL_MAX_KEYS); return 0;
     case OPT_DIGITS: a->digits = (int)argument_range(state, "digits", arg, 1, 9); return 0;
     case OPT_DEPTH:
@@ -105,7 +81,7 @@ static const struct argp parser = {options, parse, "",
 /* Options of document i; what is drawn comes from the stream behind those of the tasks. */
 static struct recall_options document_options(const struct arguments *a, uint64_t i)
 {
-    const struct range ranges[] = {a->length, a->pairs, a->queries};
+    const struct argument_span ranges[] = {a->length, a->pairs, a->queries};
     int drawn[3];
     for (int j = 0; j < 3; j++) {
         const uint64_t r = random_u64(a->seed, RANDOM_RECALL, 2 * RECALL_N_TASKS + a->held_out, 3 * i + (uint64_t)j);
@@ -116,45 +92,21 @@ static struct recall_options document_options(const struct arguments *a, uint64_
                                    .queries = drawn[2] ? drawn[2] : drawn[1], .keys = a->keys, .digits = a->digits, .held_out = a->held_out, .seed = a->seed};
 }
 
-static int write_documents(const struct arguments *a, struct recall_generator *g, FILE *f, int64_t *tokens, struct plm_status *st)
+static int write_documents(const struct arguments *a, struct recall_generator *g, int64_t *tokens, struct plm_status *st)
 {
     struct recall_document d = {0};
-    int code = PLM_OK;
+    struct jsonl_output out;
+    int code = jsonl_output_open(&out, a->out, st);
     for (long long i = 0; i < a->count && !code; i++) {
         const struct recall_options o = document_options(a, (uint64_t)i);
         code = recall_generate(g, &o, (uint64_t)i, &d, st);
         if (code)
             break;
         *tokens += (int64_t)d.tokens.length;
-        json_t *line = json_pack("{s:s%}", "text", d.text, d.text_length);
-        if (!line)
-            code = status_no_memory(st, d.text_length, "a document");
-        else if (json_dumpf(line, f, JSON_COMPACT) || fputc('\n', f) == EOF)
-            code = status_set(st, PLM_EIO, "cannot write '%s': %s", a->out, strerror(errno));
-        json_decref(line);
+        code = jsonl_output_add(&out, json_pack("{s:s%}", "text", d.text, d.text_length), st);
     }
     recall_document_free(&d);
-    return code;
-}
-
-/* The whole file or none. */
-static int write_file(const struct arguments *a, struct recall_generator *g, int64_t *tokens, struct plm_status *st)
-{
-    char temporary[PATH_MAX];
-    struct stat there;
-    if (snprintf(temporary, sizeof temporary, "%s.tmp", a->out) >= (int)sizeof temporary)
-        return status_set(st, PLM_EINVAL, "path too long: '%s'", a->out);
-    if (stat(a->out, &there) == 0 && !S_ISREG(there.st_mode)) /* the rename below would replace a device or a pipe */
-        return status_set(st, PLM_EINVAL, "'%s' is there and not a regular file; give a new file's name", a->out);
-    FILE *f = fopen(temporary, "w");
-    if (!f)
-        return status_set(st, PLM_EIO, "cannot write '%s': %s", temporary, strerror(errno));
-    int code = write_documents(a, g, f, tokens, st);
-    if (((ferror(f) | fclose(f)) || (!code && rename(temporary, a->out))) && !code)
-        code = status_set(st, PLM_EIO, "cannot write '%s': %s", a->out, strerror(errno));
-    if (code)
-        remove(temporary);
-    return code;
+    return jsonl_output_close(&out, code, st);
 }
 
 int command_data_recall(int argc, char **argv)
@@ -170,7 +122,7 @@ int command_data_recall(int argc, char **argv)
     if (!code)
         code = recall_generator_create(&g, t, &st);
     if (!code)
-        code = write_file(&a, g, &tokens, &st);
+        code = write_documents(&a, g, &tokens, &st);
     recall_generator_free(g);
     tokenizer_free(t);
     if (code)

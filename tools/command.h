@@ -21,17 +21,24 @@ int command_dispatch(const struct command *table, const char *example, int argc,
 int command_tokenizer(int argc, char **argv);
 int command_data(int argc, char **argv);
 int command_data_recall(int argc, char **argv);
+int command_data_preview(int argc, char **argv);
+int command_data_arithmetic(int argc, char **argv);
 int command_eval(int argc, char **argv);
 int command_eval_kv(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_plan(int argc, char **argv);
 int command_pretrain(int argc, char **argv);
+int command_sft(int argc, char **argv);
+int command_align(int argc, char **argv);
+int command_score(int argc, char **argv);
 int command_export(int argc, char **argv);
 int command_quantize(int argc, char **argv);
 int command_import(int argc, char **argv);
 int command_generate(int argc, char **argv);
 int command_chat(int argc, char **argv);
+int command_answer(int argc, char **argv);
 int command_logits(int argc, char **argv);
 int command_verify(int argc, char **argv);
+int command_report(int argc, char **argv);
 
 #endif

@@ -12,7 +12,7 @@
 #include "data/recall.h"
 #include "infer/plm.h"
 #include "infer/text/tokenizer.h"
-#include "tools/scorer.h"
+#include "tools/likelihood.h"
 
 struct eval_model {
     const char *path; /* as the user named it */
@@ -21,7 +21,7 @@ struct eval_model {
     size_t context; /* positions of a sequence */
     int32_t start;  /* the end-of-text token */
     int threads, batch;  /* batch: sequences that are scored together; set it before the first is */
-    struct scorer scorer; /* made with the first score */
+    struct likelihood likelihood; /* made with the first score */
     int64_t fed, reused; /* tokens that went through the model, and that were in a cache already */
     double seconds;      /* spent on that */
 };

@@ -235,15 +235,15 @@ static int allocate(struct run *r, struct plm_status *st)
 int eval_choice(struct eval_model *e, const char *path, const struct eval_choice_options *o, json_t **result, struct plm_status *st)
 {
     struct run r = {.e = e, .o = o};
-    struct eval_rows *rows = NULL;
+    struct json_rows *rows = NULL;
     json_t *json = NULL;
     int64_t line = 0;
     *result = NULL;
     int code = allocate(&r, st);
     if (!code)
-        code = eval_rows_open(&rows, path, st);
+        code = json_rows_open(&rows, path, st);
     while (!code && (o->limit == 0 || r.rows < o->limit)) {
-        code = eval_rows_next(rows, &json, &line, st);
+        code = json_rows_next(rows, &json, &line, st);
         if (code || !json)
             break;
         if ((code = one_row(&r, json, line, st)))
@@ -256,7 +256,7 @@ int eval_choice(struct eval_model *e, const char *path, const struct eval_choice
             path);
     if (!code)
         code = make_result(&r, path, result, st);
-    eval_rows_close(rows);
+    json_rows_close(rows);
     for (int i = 0; i < MAX_CHOICES && r.joined; i++)
         free(r.joined[i].data);
     free(r.alone.data);

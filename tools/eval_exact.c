@@ -220,7 +220,7 @@ int eval_exact(struct eval_model *e, const char *path, const struct eval_exact_o
     const size_t batch = (size_t)o->batch;
     struct run r = {.e = e, .o = o, .ids = calloc(batch, sizeof *r.ids), .expected = calloc(batch, sizeof *r.expected),
                     .line = calloc(batch, sizeof *r.line)};
-    struct eval_rows *rows = NULL;
+    struct json_rows *rows = NULL;
     json_t *json = NULL;
     int64_t line = 0;
     r.options = (struct generation_options){.sampling = {.top_p = 1, .repetition_penalty = 1}, .n_threads = e->threads,
@@ -229,9 +229,9 @@ int eval_exact(struct eval_model *e, const char *path, const struct eval_exact_o
         .keep = true, .interrupted = &never};
     r.generation.o = &r.options;
     *result = NULL;
-    int code = r.ids && r.expected && r.line ? eval_rows_open(&rows, path, st) : status_no_memory(st, batch * 32, "a batch of rows");
+    int code = r.ids && r.expected && r.line ? json_rows_open(&rows, path, st) : status_no_memory(st, batch * 32, "a batch of rows");
     while (!code && (o->limit == 0 || r.rows < o->limit)) {
-        code = eval_rows_next(rows, &json, &line, st);
+        code = json_rows_next(rows, &json, &line, st);
         if (code || !json)
             break;
         if ((code = one_row(&r, json, line, st)))
@@ -248,7 +248,7 @@ int eval_exact(struct eval_model *e, const char *path, const struct eval_exact_o
                           path);
     if (!code)
         code = make_result(&r, path, result, st);
-    eval_rows_close(rows);
+    json_rows_close(rows);
     generation_close(&r.generation);
     for (size_t i = 0; i < batch && r.ids; i++)
         free(r.ids[i].data);

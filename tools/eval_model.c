@@ -29,7 +29,7 @@ int eval_model_open(struct eval_model *e, const char *path, int context, int thr
 
 void eval_model_close(struct eval_model *e)
 {
-    scorer_close(&e->scorer);
+    likelihood_close(&e->likelihood);
     encoder_free(e->encoder);
     plm_model_close(e->model);
 }
@@ -51,12 +51,12 @@ int eval_encode(struct eval_model *e, const char *text, size_t length, bool pars
 
 int eval_score_batch(struct eval_model *e, const struct score_request *requests, int n, struct plm_status *st)
 {
-    struct scorer *s = &e->scorer;
-    int code = s->engine ? PLM_OK : scorer_open(s, e->model, (int)e->context, e->threads, e->batch, st);
+    struct likelihood *s = &e->likelihood;
+    int code = s->engine ? PLM_OK : likelihood_open(s, e->model, (int)e->context, e->threads, e->batch, st);
     if (code)
         return code;
-    const struct scorer before = *s;
-    code = scorer_score(s, requests, n, st);
+    const struct likelihood before = *s;
+    code = likelihood_score(s, requests, n, st);
     e->fed += s->fed - before.fed;
     e->reused += s->reused - before.reused;
     e->seconds += s->seconds - before.seconds;
@@ -76,8 +76,8 @@ int eval_add_speed(const struct eval_model *e, json_t *result, struct plm_status
         json_object_set_new(result, "seconds", json_real(e->seconds)) ||
         json_object_set_new(result, "tokens_per_s", json_real(e->seconds > 0 ? (double)e->fed / e->seconds : 0)))
         return result_failed(st);
-    if (e->scorer.engine)
-        activity_add(result, e->scorer.engine);
+    if (e->likelihood.engine)
+        activity_add(result, e->likelihood.engine);
     return PLM_OK;
 }
 

@@ -6,7 +6,7 @@
 
 #include "infer/model/model.h"
 #include "tools/result.h"
-#include "tools/scorer.h"
+#include "tools/likelihood.h"
 
 enum { TOGETHER = 16, MAX_CHOICES = 65536 };
 
@@ -49,7 +49,7 @@ static int make_requests(struct weighing *w, size_t context, struct plm_status *
         return code;
     if (!(w->scores = malloc(total * sizeof *w->scores)))
         return status_no_memory(st, total * sizeof *w->scores, "scores");
-    const size_t from = scorer_departure(&w->alone, w->joined, w->o->n);
+    const size_t from = likelihood_departure(&w->alone, w->joined, w->o->n);
     struct token_score *scores = w->scores;
     for (int i = 0; i < w->o->n; i++) {
         w->requests[i] = (struct score_request){w->joined[i].data, w->joined[i].length, from, scores};
@@ -99,7 +99,7 @@ static int print(const struct weighing *w, struct plm_status *st)
 int weigh_choices(const struct plm_model *model, const struct weigh_options *o, struct plm_status *st)
 {
     struct weighing w = {.o = o};
-    struct scorer s = {0};
+    struct likelihood s = {0};
     if (!*o->prompt)
         return status_set(st, PLM_EINVAL, "the prompt is empty: give the model at least one character to continue");
     if (!model->tokenizer)
@@ -114,17 +114,17 @@ int weigh_choices(const struct plm_model *model, const struct weigh_options *o, 
     if (!code)
         code = encoder_create(&w.encoder, model->tokenizer, st);
     if (!code)
-        code = scorer_open(&s, model, o->context, o->threads, o->n < TOGETHER ? o->n : TOGETHER, st);
+        code = likelihood_open(&s, model, o->context, o->threads, o->n < TOGETHER ? o->n : TOGETHER, st);
     if (!code)
         code = make_requests(&w, s.context, st);
     if (!code)
-        code = scorer_score(&s, w.requests, o->n, st);
+        code = likelihood_score(&s, w.requests, o->n, st);
     for (int i = 0; i < o->n && !code; i++)
         for (size_t k = 0; k < w.requests[i].n - w.requests[i].from; k++)
             w.log_prob[i] += w.requests[i].scores[k].log_prob;
     if (!code)
         code = print(&w, st);
-    scorer_close(&s);
+    likelihood_close(&s);
     encoder_free(w.encoder);
     for (size_t i = 0; i < n && w.joined; i++)
         free(w.joined[i].data);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/files.h"
@@ -71,9 +72,14 @@ static int write_tensors(const char *dir, const char *name, const struct tensor_
     return code;
 }
 
+static const struct tensor_table *slot_table(const struct checkpoint *c) { return c->slot_table ? c->slot_table : c->table; }
+
 static int write_all(const char *dir, const struct checkpoint *c, const struct trainer_state *state, struct plm_status *st)
 {
     const struct optimizer_slot weights = {"", c->params};
+    const char *names[N_FILES + CHECKPOINT_MORE];
+    int n_more = 0;
+    memcpy(names, file_names, sizeof file_names);
     char *config = model_config_to_json(c->config), *trainer = trainer_state_to_json(state);
     int code = config && trainer ? PLM_OK : status_no_memory(st, 0, "a checkpoint");
     if (!code)
@@ -83,35 +89,17 @@ static int write_all(const char *dir, const struct checkpoint *c, const struct t
     if (!code)
         code = write_tensors(dir, "model.safetensors", c->table, &weights, 1, st);
     if (!code)
-        code = write_tensors(dir, "optimizer.safetensors", c->table, c->slots, c->n_slots, st);
+        code = write_tensors(dir, "optimizer.safetensors", slot_table(c), c->slots, c->n_slots, st);
     if (!code)
         code = write_text(dir, "trainer.json", trainer, strlen(trainer), st);
+    if (!code && c->write_more)
+        code = c->write_more(c->ctx, dir, names + N_FILES, &n_more, st);
     if (!code)
-        code = manifest_write(dir, file_names, N_FILES, st);
+        code = manifest_write(dir, names, N_FILES + n_more, st);
     if (!code)
         code = directory_sync(dir, st);
     free(config);
     free(trainer);
-    return code;
-}
-
-/* Move the finished directory into place. One of the same step (from before the run was taken back to an older
- * checkpoint) is exchanged in one operation and then removed. */
-static int publish(const char *temporary, const char *final, struct plm_status *st)
-{
-    if (rename(temporary, final) == 0)
-        return PLM_OK;
-    if (errno != ENOTEMPTY && errno != EEXIST)
-        return status_set(st, PLM_EIO, "cannot rename '%s' to '%s': %s", temporary, final, strerror(errno));
-    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, final, RENAME_EXCHANGE) == 0) {
-        struct plm_status left = {0}; /* the new one is in place: an old one that cannot be removed is no failure */
-        if (directory_remove(temporary, &left))
-            log_warn("%s", left.message);
-        return PLM_OK;
-    }
-    int code = directory_remove(final, st); /* a file system that cannot exchange */
-    if (!code && rename(temporary, final) != 0)
-        code = status_set(st, PLM_EIO, "cannot rename '%s' to '%s': %s", temporary, final, strerror(errno));
     return code;
 }
 
@@ -220,7 +208,7 @@ int checkpoint_save(const char *run_dir, const struct checkpoint *c, const struc
     if (!code)
         code = write_all(temporary, c, state, st);
     if (!code)
-        code = publish(temporary, final, st);
+        code = directory_publish(temporary, final, st);
     if (!code)
         code = directory_sync(run_dir, st);
     if (code) {
@@ -334,11 +322,11 @@ int checkpoint_load(const char *dir, const struct checkpoint *c, struct trainer_
     if (!code && c->n_slots > 0)
         code = open_tensors(&optimizer, dir, "optimizer.safetensors", st);
     if (!code && c->n_slots > 0)
-        code = check_tensors(&optimizer, "optimizer.safetensors", c->table, c->slots, c->n_slots, true, st);
+        code = check_tensors(&optimizer, "optimizer.safetensors", slot_table(c), c->slots, c->n_slots, true, st);
     if (!code) {
         fill_arena(&model, c->table, &weights);
         for (int i = 0; i < c->n_slots; i++)
-            fill_arena(&optimizer, c->table, &c->slots[i]);
+            fill_arena(&optimizer, slot_table(c), &c->slots[i]);
         if (state)
             *state = read;
     }
@@ -364,6 +352,22 @@ int checkpoint_latest(const char *run_dir, char *path, struct plm_status *st)
         *path = 0;
     }
     free(steps);
+    return code;
+}
+
+int checkpoint_resolve(const char *model, char *path, struct plm_status *st)
+{
+    struct stat info;
+    snprintf(path, PATH_MAX, "%s/config.json", model);
+    const bool is_run = stat(model, &info) == 0 && S_ISDIR(info.st_mode) && stat(path, &info) != 0;
+    if (!is_run) {
+        if (snprintf(path, PATH_MAX, "%s", model) >= PATH_MAX)
+            return status_set(st, PLM_EINVAL, "path too long: '%s'", model);
+        return PLM_OK;
+    }
+    int code = checkpoint_latest(model, path, st);
+    if (!code && !*path)
+        code = status_set(st, PLM_EINVAL, "'%s' holds neither a model (config.json) nor a complete checkpoint (step-*)", model);
     return code;
 }
 

@@ -30,7 +30,12 @@ struct checkpoint {
     int n_slots;
     const char *tokenizer;             /* text of tokenizer.json */
     size_t tokenizer_bytes;
+    const struct tensor_table *slot_table; /* of the slots, when they belong to other tensors (LoRA's); NULL: table */
+    /* More files for the directory: written there, their names (at most CHECKPOINT_MORE, with static life) added to the manifest. NULL: none. */
+    int (*write_more)(void *ctx, const char *dir, const char **names, int *n_names, struct plm_status *st);
+    void *ctx;
 };
+#define CHECKPOINT_MORE 8
 
 /* Write RUN/step-NNNNNNNN (created when missing; one of the same step is replaced), then remove the oldest complete ones
  * beyond `keep` (0: keep all), never this one. On an error (disk full) the temporary directory is removed and older
@@ -49,6 +54,9 @@ int checkpoint_load(const char *dir, const struct checkpoint *c, struct trainer_
  * warning that says why. An empty path when there is none; only an unreadable run directory is an error, a missing one
  * is not. */
 int checkpoint_latest(const char *run_dir, char *path, struct plm_status *st);
+
+/* The model that a user names: itself when it is a file or a directory with config.json, the newest complete checkpoint of a run otherwise. path: PATH_MAX. */
+int checkpoint_resolve(const char *model, char *path, struct plm_status *st);
 
 /* Hyper-parameters of a model directory. */
 int checkpoint_config(const char *dir, struct model_config *config, struct plm_status *st);

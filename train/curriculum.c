@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "train/manifest.h"
+#include "train/run_settings.h"
 
 #define MAX_PHASES 1000
 #define MAX_SOURCES 10000
@@ -47,28 +48,6 @@ static void read_model(struct run_config *c, struct section *root)
         section_error(root, NULL, "%s", st.message);
 }
 
-static void read_optimizer(struct run_config *c, struct section *root)
-{
-    struct section s = section_object(root, "optimizer");
-    struct adamw o = adamw_default();
-    c->adamw.beta1 = section_number(&s, "beta1", o.beta1, 0, 1);
-    c->adamw.beta2 = section_number(&s, "beta2", o.beta2, 0, 1);
-    c->adamw.eps = section_number(&s, "eps", o.eps, 0, 1);
-    c->adamw.weight_decay = section_number(&s, "weight_decay", o.weight_decay, 0, HUGE_VAL);
-    c->clip = section_number(&s, "clip", 1, 0, HUGE_VAL);
-    struct plm_status st = {0};
-    if (!settings_failed(c->settings) && adamw_check(&c->adamw, &st))
-        section_error(&s, NULL, "%s", st.message);
-}
-
-static void *entries(struct section *s, const char *key, int n, size_t size)
-{
-    void *p = calloc((size_t)(n ? n : 1), size);
-    if (!p)
-        section_error(s, key, "out of memory");
-    return p;
-}
-
 static void read_phase(struct run_config *c, struct phase *p, struct section *s)
 {
     p->name = section_text(s, "name", setting_required_text);
@@ -88,7 +67,7 @@ static void read_phase(struct run_config *c, struct phase *p, struct section *s)
         p->steps = (tokens - 1) / p->step_tokens + 1;
     }
     p->n_sources = section_array(s, "mixture", 1, MAX_SOURCES);
-    p->mixture = entries(s, "mixture", p->n_sources, sizeof *p->mixture);
+    p->mixture = settings_entries(s, "mixture", p->n_sources, sizeof *p->mixture);
     for (int i = 0; i < p->n_sources && p->mixture; i++) {
         struct section e = section_entry(s, "mixture", i);
         p->mixture[i].path = section_text(&e, "path", setting_required_text);
@@ -102,7 +81,7 @@ static void read_phase(struct run_config *c, struct phase *p, struct section *s)
 static void read_phases(struct run_config *c, struct section *root)
 {
     int n = section_array(root, "phases", 1, MAX_PHASES);
-    c->phases = entries(root, "phases", n, sizeof *c->phases);
+    c->phases = settings_entries(root, "phases", n, sizeof *c->phases);
     for (int i = 0; i < n && c->phases; i++) {
         struct section s = section_entry(root, "phases", i);
         struct phase *p = &c->phases[c->n_phases++];
@@ -159,7 +138,7 @@ static void read_eval(struct run_config *c, struct section *root)
     c->eval_every = section_int(&s, "every_steps", 0, 0, MAX_STEPS);
     c->eval_max_tokens = section_int(&s, "max_tokens", 0, 0, INT64_MAX);
     int n = section_array(&s, "sources", 0, MAX_SOURCES);
-    c->eval = entries(&s, "sources", n, sizeof *c->eval);
+    c->eval = settings_entries(&s, "sources", n, sizeof *c->eval);
     for (int i = 0; i < n && c->eval; i++) {
         struct section e = section_entry(&s, "sources", i);
         c->eval[i].name = section_text(&e, "name", setting_required_text);
@@ -181,7 +160,7 @@ int run_config_read(struct run_config *c, struct settings *settings, struct plm_
     c->seed = (uint64_t)section_int(&root, "seed", 1, 0, INT64_MAX);
     c->threads = (int)section_int(&root, "threads", 0, 0, 4096);
     c->micro_batch = (int)section_int(&root, "micro_batch", SETTING_REQUIRED_INT, 1, MAX_ROWS);
-    read_optimizer(c, &root);
+    settings_read_optimizer(&root, &c->adamw, &c->clip);
     read_phases(c, &root);
     read_schedule(c, &root);
     read_eval(c, &root);

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "infer/base/log.h"
+
 int file_write_synced(const char *path, const char *text, size_t bytes, struct plm_status *st)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -74,5 +76,23 @@ int directory_remove(const char *path, struct plm_status *st)
     closedir(d);
     if (!code && rmdir(path) != 0)
         code = status_set(st, PLM_EIO, "cannot remove directory '%s': %s", path, strerror(errno));
+    return code;
+}
+
+int directory_publish(const char *temporary, const char *final, struct plm_status *st)
+{
+    if (rename(temporary, final) == 0)
+        return PLM_OK;
+    if (errno != ENOTEMPTY && errno != EEXIST)
+        return status_set(st, PLM_EIO, "cannot rename '%s' to '%s': %s", temporary, final, strerror(errno));
+    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, final, RENAME_EXCHANGE) == 0) {
+        struct plm_status left = {0}; /* the new one is in place: an old one that cannot be removed is no failure */
+        if (directory_remove(temporary, &left))
+            log_warn("%s", left.message);
+        return PLM_OK;
+    }
+    int code = directory_remove(final, st); /* a file system that cannot exchange */
+    if (!code && rename(temporary, final) != 0)
+        code = status_set(st, PLM_EIO, "cannot rename '%s' to '%s': %s", temporary, final, strerror(errno));
     return code;
 }

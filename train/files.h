@@ -15,6 +15,9 @@ int file_replace(const char *path, const char *text, size_t bytes, struct plm_st
 /* fsync a directory: what was created or renamed in it is there after a crash. */
 int directory_sync(const char *path, struct plm_status *st);
 
+/* Move a finished directory of plain files into place. One of that name is exchanged in one operation and then removed. */
+int directory_publish(const char *temporary, const char *final, struct plm_status *st);
+
 /* Remove a directory and the plain files in it; it has no directories of its own. A missing one is fine. */
 int directory_remove(const char *path, struct plm_status *st);
 

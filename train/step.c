@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "infer/base/random.h"
+#include "train/neftune.h"
 
 #define LOGIT_ELEMENTS ((int64_t)4 << 20) /* of a head chunk: 16 MiB of logits stay in the last-level cache */
 #define MIN_LOGIT_ROWS 32
@@ -35,6 +36,9 @@ static void activations_layout(struct step *s, int threads)
     s->final_h = arena_alloc(arena, r * d, f);
     s->logit_rows = logit_rows_for(c, rows);
     s->logits = arena_alloc(arena, (size_t)s->logit_rows * (size_t)c->vocab_size, f);
+    s->head_h = arena_alloc(arena, (size_t)s->logit_rows * d, f);
+    s->d_head_h = arena_alloc(arena, (size_t)s->logit_rows * d, f);
+    s->head_rows = arena_alloc(arena, r, sizeof *s->head_rows);
     s->attention_scratch = arena_alloc(arena, attention_backward_scratch_bytes(s->ops, s->max_len, threads), 1);
     s->d_residual = arena_alloc(arena, r * d, f);
     s->d_normed = arena_alloc(arena, r * d, f);
@@ -161,19 +165,36 @@ void step_forward(struct step *s, const struct batch *b)
     const int64_t rows = (int64_t)b->rows * b->seq_len, d = s->config.hidden_size;
     const int n_layer = s->config.num_hidden_layers;
     forward_embed(&f, b->tokens, rows, s->layers[0].x);
+    if (s->noise.alpha > 0)
+        neftune_add(s->layers[0].x, b, s->config.hidden_size, s->noise.alpha, s->noise.seed, s->noise.step, s->noise.first_row);
     for (int i = 0; i < n_layer; i++)
         forward_layer(&f, i, &s->layers[i], s->layers[i].latent, i + 1 < n_layer ? s->layers[i + 1].x : s->final_x);
     forward_rms_norm(&f, s->final_h, d, s->final_rstd, s->final_x, d, &s->bound.final_norm, rows);
 }
 
-/* ---- head: softmax cross-entropy over chunks of rows ---- */
+/* ---- head: softmax cross-entropy over chunks of the rows that predict something ---- */
+
+/* Rows of the batch with a weight, in order, into s->head_rows: prompts and padding never meet the vocabulary. */
+static int64_t choose_rows(struct step *s, const float *weight, int64_t rows)
+{
+    int64_t n = 0;
+    for (int64_t r = 0; r < rows; r++)
+        if (!weight || weight[r] != 0)
+            s->head_rows[n++] = r;
+    return n;
+}
+
+/* Rows [at, at + n) of those chosen lie side by side in final_h. */
+static bool contiguous(const struct step *s, int64_t at, int64_t n) { return s->head_rows[at + n - 1] - s->head_rows[at] == n - 1; }
 
 struct loss_job {
     const struct step *s;
     float *logits;          /* (rows of the chunk, V) */
-    const int32_t *targets;
+    const int64_t *rows;    /* of the batch */
+    const int32_t *targets; /* and what follows: by row of the batch */
     const float *coef;      /* NULL: losses only */
     float *nll;
+    uint8_t *correct;       /* NULL: not wanted */
 };
 
 static void loss_rows(void *ctx, int64_t begin, int64_t end, int worker)
@@ -182,19 +203,17 @@ static void loss_rows(void *ctx, int64_t begin, int64_t end, int worker)
     const struct loss_job *j = ctx;
     const struct ops *ops = j->s->ops;
     const int64_t vocab = j->s->config.vocab_size;
-    for (int64_t r = begin; r < end; r++) {
-        float *z = j->logits + r * vocab;
-        if (j->coef && j->coef[r] == 0) {
-            memset(z, 0, (size_t)vocab * sizeof *z);
-            j->nll[r] = 0;
-            continue;
-        }
+    for (int64_t i = begin; i < end; i++) {
+        float *z = j->logits + i * vocab;
+        const int64_t r = j->rows[i];
         const float target = z[j->targets[r]], max = ops->max(z, vocab);
+        if (j->correct)
+            j->correct[r] = target == max;
         if (!j->coef) {
             float sum = 0; /* the logits themselves must survive: exponentials go to a small buffer, block by block */
             float block[1024];
-            for (int64_t i = 0; i < vocab; i += 1024)
-                sum += ops->exp_sum(block, z + i, vocab - i < 1024 ? vocab - i : 1024, 1, max);
+            for (int64_t k = 0; k < vocab; k += 1024)
+                sum += ops->exp_sum(block, z + k, vocab - k < 1024 ? vocab - k : 1024, 1, max);
             j->nll[r] = logf(sum) + (max - target);
         } else {
             const float sum = ops->exp_sum(z, z, vocab, 1, max);
@@ -205,21 +224,43 @@ static void loss_rows(void *ctx, int64_t begin, int64_t end, int worker)
     }
 }
 
-static void head_chunk(struct step *s, const struct batch *b, int64_t begin, int64_t rows, const float *coef, float *nll, float *logits)
+/* Logits of the chosen rows [at, at + n) into `logits`, and what the job makes of them. Returns the rows of final_h, side by side. */
+static const float *head_chunk(struct step *s, const struct batch *b, int64_t at, int64_t n, struct loss_job job)
 {
     const struct forward_pass f = pass_for(s, b);
     const int64_t d = s->config.hidden_size;
-    forward_linear(&f, logits, s->config.vocab_size, s->final_h + begin * d, d, &s->bound.embed, rows, false);
-    struct loss_job j = {s, logits, b->targets + begin, coef ? coef + begin : NULL, nll + begin};
-    pool_for(s->pool, rows, 8, loss_rows, &j);
+    const float *h = s->final_h + s->head_rows[at] * d;
+    if (!contiguous(s, at, n)) {
+        for (int64_t i = 0; i < n; i++)
+            memcpy(s->head_h + i * d, s->final_h + s->head_rows[at + i] * d, (size_t)d * sizeof *s->head_h);
+        h = s->head_h;
+    }
+    forward_linear(&f, job.logits, s->config.vocab_size, h, d, &s->bound.embed, n, false);
+    job.s = s;
+    job.rows = s->head_rows + at;
+    job.targets = b->targets;
+    pool_for(s->pool, n, 8, loss_rows, &job);
+    return h;
 }
 
-void step_nll(struct step *s, const struct batch *b, float *nll, float *logits)
+static int64_t chunk_rows(const struct step *s, int64_t left) { return left < s->logit_rows ? left : s->logit_rows; }
+
+void step_nll(struct step *s, const struct batch *b, float *nll, uint8_t *correct)
 {
-    const int64_t rows = (int64_t)b->rows * b->seq_len;
+    const int64_t rows = (int64_t)b->rows * b->seq_len, n = choose_rows(s, b->weight, rows);
+    for (int64_t r = 0; r < rows; r++)
+        nll[r] = 0;
+    for (int64_t r = 0; correct && r < rows; r++)
+        correct[r] = 0;
+    for (int64_t at = 0; at < n; at += s->logit_rows)
+        head_chunk(s, b, at, chunk_rows(s, n - at), (struct loss_job){.logits = s->logits, .nll = nll, .correct = correct});
+}
+
+void step_logits(struct step *s, const struct batch *b, float *nll, float *logits)
+{
+    const int64_t rows = choose_rows(s, NULL, (int64_t)b->rows * b->seq_len);
     for (int64_t at = 0; at < rows; at += s->logit_rows)
-        head_chunk(s, b, at, rows - at < s->logit_rows ? rows - at : s->logit_rows, NULL, nll,
-                   logits ? logits + at * s->config.vocab_size : s->logits);
+        head_chunk(s, b, at, chunk_rows(s, rows - at), (struct loss_job){.logits = logits + at * s->config.vocab_size, .nll = nll});
 }
 
 /* ---- backward ---- */
@@ -363,10 +404,18 @@ static void embed_gradient(void *ctx, int64_t begin, int64_t end, int worker)
 void step_backward(struct step *s, const struct batch *b, const float *coef, float *nll)
 {
     const int64_t rows = (int64_t)b->rows * b->seq_len, d = s->config.hidden_size, vocab = s->config.vocab_size;
-    for (int64_t at = 0; at < rows; at += s->logit_rows) {
-        int64_t n = rows - at < s->logit_rows ? rows - at : s->logit_rows;
-        head_chunk(s, b, at, n, coef, nll, s->logits);
-        linear_backward(s, &s->bound.embed, &s->bound_grads.embed, s->d_normed + at * d, d, false, s->logits, vocab, s->final_h + at * d, d, n);
+    const int64_t n_targets = choose_rows(s, coef, rows);
+    for (int64_t r = 0; r < rows; r++)
+        nll[r] = 0;
+    if (n_targets < rows)
+        memset(s->d_normed, 0, (size_t)rows * (size_t)d * sizeof *s->d_normed);
+    for (int64_t at = 0; at < n_targets; at += s->logit_rows) {
+        const int64_t n = chunk_rows(s, n_targets - at), *chosen = s->head_rows + at;
+        const bool direct = contiguous(s, at, n);
+        const float *h = head_chunk(s, b, at, n, (struct loss_job){.logits = s->logits, .coef = coef, .nll = nll});
+        linear_backward(s, &s->bound.embed, &s->bound_grads.embed, direct ? s->d_normed + chosen[0] * d : s->d_head_h, d, false, s->logits, vocab, h, d, n);
+        for (int64_t i = 0; i < n && !direct; i++)
+            memcpy(s->d_normed + chosen[i] * d, s->d_head_h + i * d, (size_t)d * sizeof *s->d_normed);
     }
     norm_backward(s, (struct norm_backward_job){.dy = s->d_normed, .lddy = d, .x = s->final_x, .ldx = d, .weight = weight_f32(&s->bound.final_norm),
         .rstd = s->final_rstd, .dx = s->d_residual, .lddx = d, .dw = (float *)s->bound_grads.final_norm.data, .rows = rows, .n = d});

@@ -31,8 +31,15 @@ struct step {
     float *final_h;                   /* (R, d) normed */
     float *logits;                    /* (logit_rows, V): a chunk of the head, never the whole batch */
     int64_t logit_rows;
+    float *head_h, *d_head_h;         /* (logit_rows, d) rows of final_h that predict a target, side by side, and their gradient */
+    int64_t *head_rows;               /* (R) which ones */
     float *shared_m;                  /* (R, ff) squared activations, recomputed per layer in the backward pass */
     void *attention_scratch;
+    struct step_noise {               /* NEFTune (train/neftune.h) for the forward passes that follow; alpha 0: none */
+        double alpha;
+        uint64_t seed;
+        int64_t step, first_row;
+    } noise;
     /* Gradients of activations, shared by the layers. */
     float *d_residual, *d_normed, *d_attn, *d_q, *d_kv, *d_k_pe, *d_latent, *d_kv_a, *d_ff;
 };
@@ -59,8 +66,12 @@ int step_check_batch(const struct step *s, const struct batch *b, struct plm_sta
 /* Run the layers on b->tokens. */
 void step_forward(struct step *s, const struct batch *b);
 
-/* After step_forward: nll (rows*len) = -log p(target) of every position, in nats; logits (rows*len, V) too unless NULL. */
-void step_nll(struct step *s, const struct batch *b, float *nll, float *logits);
+/* After step_forward: nll (rows*len) = -log p(target) of every position with a weight, in nats, and 0 elsewhere. correct (rows*len; NULL: not wanted): 1
+ * where the target is the likeliest token. */
+void step_nll(struct step *s, const struct batch *b, float *nll, uint8_t *correct);
+
+/* After step_forward: nll of every position, whatever its weight, and logits (rows*len, V). */
+void step_logits(struct step *s, const struct batch *b, float *nll, float *logits);
 
 /* After step_forward: accumulate the gradients of sum(coef * nll) over positions, coef (rows*len); nll as above is a
  * by-product (positions with coef 0 give nll 0). One pass over the head serves both when the coefficients are known before the

@@ -183,7 +183,7 @@ static int verify_batch(struct step *s, const struct batch *b, struct training *
         t->grad_norms = t->losses + t->steps, t->lrs = t->grad_norms + t->steps;
         double weight;
         step_forward(s, b);
-        step_nll(s, b, nll, logits);
+        step_logits(s, b, nll, logits);
         const double sum = masked_loss(b, nll, &weight);
         loss = (float)(sum / weight);
         step_backward(s, b, b->weight, spare);

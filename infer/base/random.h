@@ -14,6 +14,11 @@ enum random_purpose {
     RANDOM_TEST,
     RANDOM_RECALL,        /* generated recall tasks: see data/recall.c */
     RANDOM_RESAMPLING,    /* bootstrap; stream: resample;  index: draw */
+    RANDOM_ARITHMETIC,    /* generated word problems: see data/arithmetic.c */
+    RANDOM_NEFTUNE,       /* noise on embeddings: see train/neftune.c */
+    RANDOM_LORA,          /* stream: tensor of the adapter; index: element */
+    RANDOM_ROLLOUT,       /* seeds of sampled answers: see infer/model/strategy.c */
+    RANDOM_ROWS,          /* rows that a weight uses once more; stream: source; index: row */
 };
 
 /* One block: out = Philox4x32-10(counter, key). */

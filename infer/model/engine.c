@@ -115,6 +115,8 @@ void engine_activity(const struct engine *e, int layer, int64_t *active, int64_t
 
 int64_t engine_context(const struct engine *e) { return e->context; }
 
+struct thread_pool *engine_pool(const struct engine *e) { return e->pool; }
+
 bool engine_policies(const struct engine *e) { return e->policies; }
 
 static struct forward_pass pass_for(const struct engine *e, int64_t n, int64_t past)

@@ -63,6 +63,9 @@ int sequence_truncate(struct sequence *s, int64_t n, struct plm_status *st);
 /* Make `to` what `from` is: N samples of one prompt prefill it once. Same model, same type; capacity for from's tokens. */
 int sequence_copy(struct sequence *to, const struct sequence *from, struct plm_status *st);
 
+/* Make `to` the first n tokens of `from`: prompts that begin alike. Neither has a cache policy. */
+int sequence_copy_first(struct sequence *to, const struct sequence *from, int64_t n, struct plm_status *st);
+
 /* The sequence in a file, and back: refused when the file belongs to another model (its hyper-parameters and a checksum of its
  * weights are recorded), is damaged, or does not fit. */
 int sequence_save(const struct sequence *s, const char *path, struct plm_status *st);

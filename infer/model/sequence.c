@@ -220,11 +220,49 @@ static void set_layer_state(struct sequence *s, int i, const struct layer_state 
     s->layers[i].length = l->length, s->budgets[i] = l->budget, s->layers[i].tau = l->tau, s->layers[i].has_tau = l->has_tau != 0;
 }
 
+/* The first `length` slots of layer i. */
+static void copy_slots(struct sequence *to, const struct sequence *from, int i, int64_t length)
+{
+    struct piece a[PIECES_PER_LAYER], b[PIECES_PER_LAYER];
+    layer_pieces(to, i, length, a);
+    layer_pieces(from, i, length, b);
+    for (int k = 0; k < PIECES_PER_LAYER; k++)
+        if (b[k].bytes)
+            memcpy(a[k].data, b[k].data, b[k].bytes);
+}
+
+static int check_alike(const struct sequence *to, const struct sequence *from, struct plm_status *st)
+{
+    if (engine_model(to->engine) == engine_model(from->engine) && to->options.type == from->options.type &&
+        to->options.policy.policy == from->options.policy.policy)
+        return PLM_OK;
+    return status_set(st, PLM_EINVAL, "sequences of different models, cache types or policies cannot be copied");
+}
+
+int sequence_copy_first(struct sequence *to, const struct sequence *from, int64_t n, struct plm_status *st)
+{
+    int code = check_alike(to, from, st);
+    if (!code && (from->options.policy.policy != POLICY_FULL || n < 0 || n > from->length))
+        code = status_set(st, PLM_EINVAL, "the first %lld of %lld tokens cannot be copied%s", (long long)n, (long long)from->length,
+                          from->options.policy.policy == POLICY_FULL ? "" : " from a sequence with a cache policy");
+    if (!code && n > to->capacity)
+        code = status_set(st, PLM_ELIMIT, "%lld tokens do not fit into a sequence of %lld", (long long)n, (long long)to->capacity);
+    if (code)
+        return code;
+    for (int i = 0; i < to->n_layer; i++) {
+        copy_slots(to, from, i, n);
+        to->layers[i].length = n;
+    }
+    memcpy(to->tokens, from->tokens, (size_t)n * sizeof *to->tokens);
+    to->length = to->held = n;
+    return PLM_OK;
+}
+
 int sequence_copy(struct sequence *to, const struct sequence *from, struct plm_status *st)
 {
-    if (engine_model(to->engine) != engine_model(from->engine) || to->options.type != from->options.type ||
-        to->options.policy.policy != from->options.policy.policy)
-        return status_set(st, PLM_EINVAL, "sequences of different models, cache types or policies cannot be copied");
+    int code = check_alike(to, from, st);
+    if (code)
+        return code;
     int64_t needed = from->held;
     for (int i = 0; i < from->n_layer; i++)
         needed = from->layers[i].length > needed ? from->layers[i].length : needed;
@@ -232,13 +270,8 @@ int sequence_copy(struct sequence *to, const struct sequence *from, struct plm_s
         return status_set(st, PLM_ELIMIT, "a sequence of %lld slots does not fit into one of %lld", (long long)needed, (long long)to->capacity);
     memcpy(to->tokens, from->tokens, (size_t)from->held * sizeof *to->tokens);
     for (int i = 0; i < to->n_layer; i++) {
-        struct piece a[PIECES_PER_LAYER], b[PIECES_PER_LAYER];
         const struct layer_state state = layer_state(from, i);
-        layer_pieces(to, i, state.length, a);
-        layer_pieces(from, i, state.length, b);
-        for (int k = 0; k < PIECES_PER_LAYER; k++)
-            if (b[k].bytes)
-                memcpy(a[k].data, b[k].data, b[k].bytes);
+        copy_slots(to, from, i, state.length);
         set_layer_state(to, i, &state);
         if (to->sums[i] && !from->compressed)
             memcpy(to->sums[i], from->sums[i], (size_t)from->length * sizeof *to->sums[i]);

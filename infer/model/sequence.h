@@ -27,6 +27,7 @@ int sequence_finish_prompt(struct sequence *s, const struct ops *ops, struct thr
 
 const struct plm_model *engine_model(const struct engine *e);
 int64_t engine_context(const struct engine *e);
+struct thread_pool *engine_pool(const struct engine *e); /* for work between its steps */
 bool engine_policies(const struct engine *e);
 
 /* Bytes of the arena that sequence_create would commit. */

@@ -44,12 +44,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fwrite(data, 1, size, f);
     fclose(f);
     struct plm_status st = {0};
-    struct eval_rows *rows;
+    struct json_rows *rows;
     json_t *row;
     int64_t line = 0, last = 0;
-    if (eval_rows_open(&rows, path, &st))
+    if (json_rows_open(&rows, path, &st))
         abort();
-    while (eval_rows_next(rows, &row, &line, &st) == PLM_OK && row) {
+    while (json_rows_next(rows, &row, &line, &st) == PLM_OK && row) {
         const char *key;
         json_t *value;
         if (!json_is_object(row) || line <= last)
@@ -59,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             if (json_is_string(value))
                 extract(json_string_value(value), json_string_length(value));
     }
-    eval_rows_close(rows);
+    json_rows_close(rows);
     unlink(path);
     extract((const char *)data, size);
     return 0;

@@ -4,7 +4,9 @@ results.py losses TOLERANCE A.jsonl B.jsonl ...  every step's loss, relative to 
 results.py steps N METRICS.jsonl                 steps 1 to N, each exactly once and in order
 results.py learned FACTOR METRICS.jsonl          the last losses are below FACTOR times the first
 results.py tensors TOLERANCE A B NAME            ||a - b|| / ||b|| of a float32 tensor of two safetensors files
+results.py update TOLERANCE BEFORE A B           ||a - b|| / ||a - before|| over all float32 tensors of three safetensors files
 results.py series TOLERANCE MINE NAME TRAINING.json  the float32 tensor NAME, against that list of numbers, each relative
+results.py numbers TOLERANCE MINE.json WANT.json    the same keys, every number relative to WANT's, but for lists, which must be the same
 results.py greedy MINE GREEDY.json               teacher-forced logits choose the tokens, but for ties within 1e-5
 """
 import array
@@ -33,9 +35,9 @@ def losses(tolerance, first, *others):
             sys.exit(f"{path}: {len(got)} steps, {first} has {len(want)}")
         worst, at = 0.0, 0
         for a, b in zip(want, got):
-            for key in ("step", "phase", "tokens", "predicted", "lr", "skipped"):
-                if a[key] != b[key]:
-                    sys.exit(f"{path}: step {a['step']}: {key} is {b[key]}, in {first} {a[key]}")
+            for key in ("step", "phase", "tokens", "predicted", "targets", "lr", "skipped"):
+                if a.get(key) != b.get(key):
+                    sys.exit(f"{path}: step {a['step']}: {key} is {b.get(key)}, in {first} {a.get(key)}")
             if float(tolerance) == 0 and a != b:
                 sys.exit(f"{path}: {b}\n{first}: {a}")
             error = abs(b["loss"] - a["loss"]) / abs(a["loss"])
@@ -68,6 +70,20 @@ def tensor(path, name):
     return entry["shape"], data
 
 
+def update(tolerance, before, first, second):
+    with open(before, "rb") as f:
+        names = [name for name in json.loads(f.read(struct.unpack("<Q", f.read(8))[0])) if name != "__metadata__"]
+    difference = size = 0.0
+    for name in names:
+        (_, w), (_, a), (_, b) = tensor(before, name), tensor(first, name), tensor(second, name)
+        difference += sum((x - y) ** 2 for x, y in zip(a, b))
+        size += sum((x - y) ** 2 for x, y in zip(a, w))
+    error = math.sqrt(difference / size) if size else math.inf
+    print(f"{second}: {error:.2e} of the update")
+    if not error <= float(tolerance):
+        sys.exit(f"{first} and {second} differ by {error} of the update, more than {tolerance}")
+
+
 def tensors(tolerance, first, second, name):
     (shape_a, a), (shape_b, b) = tensor(first, name), tensor(second, name)
     if shape_a != shape_b:
@@ -90,6 +106,25 @@ def series(tolerance, path, name, training):
         sys.exit(f"{name}: {worst} is more than {tolerance}")
 
 
+def numbers(tolerance, path, expected):
+    with open(path, encoding="utf-8") as a, open(expected, encoding="utf-8") as b:
+        pending, worst = [("", json.load(a), json.load(b))], (0.0, "")
+    while pending:
+        name, got, want = pending.pop()
+        if isinstance(want, dict):
+            if set(got) != set(want):
+                sys.exit(f"{path}: {name} has the keys {sorted(got)}, expected {sorted(want)}")
+            pending += [(f"{name}.{key}", got[key], want[key]) for key in want]
+        elif isinstance(want, list):
+            if got != want:
+                sys.exit(f"{path}: {name} is {got}, expected {want}")
+        else:
+            worst = max(worst, (abs(got - want) / abs(want), name))
+    print(f"{path}: within {worst[0]:.2e} ({worst[1]})")
+    if not worst[0] <= float(tolerance):
+        sys.exit(f"{path}: {worst[1]} is more than {tolerance} from {expected}")
+
+
 def greedy(path, expected):
     (_, vocab), logits = tensor(path, "logits")
     with open(expected, encoding="utf-8") as f:
@@ -103,4 +138,4 @@ def greedy(path, expected):
 
 
 if __name__ == "__main__":
-    {"losses": losses, "steps": steps, "learned": learned, "tensors": tensors, "series": series, "greedy": greedy}[sys.argv[1]](*sys.argv[2:])
+    {"losses": losses, "steps": steps, "learned": learned, "tensors": tensors, "series": series, "numbers": numbers, "update": update, "greedy": greedy}[sys.argv[1]](*sys.argv[2:])

@@ -78,6 +78,25 @@ finish() {
 
 results() { "$python" "$here/results.py" "$@"; }
 
+# signal_at RUN STEPS SIGNAL COMMAND...: start it, send the signal once so many steps are done; its exit status is in $status.
+signal_at() {
+    local run=$1 wanted=$2 signal=$3 job i lines=0
+    shift 3
+    "$@" >"$run.log" 2>&1 &
+    job=$!
+    for ((i = 0; i < 3000 && lines < wanted; i++)); do
+        sleep 0.02
+        kill -0 $job 2>/dev/null || break
+        lines=$(cat "$run/metrics.jsonl" 2>/dev/null | wc -l)
+    done
+    kill -s "$signal" $job
+    wait $job
+    status=$?
+}
+
+# newest RUN: the step of the newest checkpoint
+newest() { find "$1" -maxdepth 1 -name 'step-*' | sort | tail -n 1 | sed 's/.*-0*//'; }
+
 # make_data: text/, tokenizer.json, shards/stories and shards/notes, each with train and valid.
 make_data() {
     need "text" "$python" "$here/make_text.py" text

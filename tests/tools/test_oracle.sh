@@ -24,6 +24,8 @@ for config in tiny odd small; do
         for name in losses grad_norms lrs; do
             check "$case: $name of the updates" results series 1e-4 "$case/mine.safetensors" "$name" "$case/training.json"
         done
+        need "$case: verify --preference" "$plm" verify "$case" --preference --out "$case/preference-mine.json"
+        check "$case: preference pair" results numbers 1e-4 "$case/preference-mine.json" "$case/preference.json"
         # the same tokens without a training step: prefill and decode, and what greedy decoding would choose
         tokens=$("$python" -c '
 import json, sys

@@ -10,25 +10,6 @@ make_data
 write_config config.json 300 100 100
 train=("$plm" pretrain config.json --set schedule.peak=1e-3 --set eval.every_steps=100 --set checkpoint.every_steps=50)
 
-# signal_at RUN STEPS SIGNAL COMMAND...: start it, send the signal once so many steps are done; its exit status is in $status.
-signal_at() {
-    local run=$1 wanted=$2 signal=$3 job i lines=0
-    shift 3
-    "$@" >"$run.log" 2>&1 &
-    job=$!
-    for ((i = 0; i < 3000 && lines < wanted; i++)); do
-        sleep 0.02
-        kill -0 $job 2>/dev/null || break
-        lines=$(cat "$run/metrics.jsonl" 2>/dev/null | wc -l)
-    done
-    kill -s "$signal" $job
-    wait $job
-    status=$?
-}
-
-# newest RUN: the step of the newest checkpoint
-newest() { find "$1" -maxdepth 1 -name 'step-*' | sort | tail -n 1 | sed 's/.*-0*//'; }
-
 # same_as_whole RUN WHOLE
 same_as_whole() {
     check "$1: every step once" results steps $steps "$1/metrics.jsonl"

@@ -1,4 +1,4 @@
-#include "tools/scorer.h"
+#include "tools/likelihood.h"
 
 #include <stdlib.h>
 
@@ -12,11 +12,11 @@ enum { LOGITS_BYTES = 64 << 20, /* logits of all positions of a long window woul
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-int scorer_open(struct scorer *s, const struct plm_model *model, int context, int threads, int batch, struct plm_status *st)
+int likelihood_open(struct likelihood *s, const struct plm_model *model, int context, int threads, int batch, struct plm_status *st)
 {
     const int vocab = model->config.vocab_size;
     const size_t row = (size_t)vocab * sizeof *s->logits;
-    *s = (struct scorer){.batch = batch, .vocab = vocab, .context = (size_t)(context ? context : model->config.max_position_embeddings),
+    *s = (struct likelihood){.batch = batch, .vocab = vocab, .context = (size_t)(context ? context : model->config.max_position_embeddings),
                          .rows = least(LOGITS_BYTES / row ? LOGITS_BYTES / row : 1, MAX_ROWS)};
     const struct engine_options o = {.n_threads = threads, .context = context, .max_batch = batch > DECODE_ROWS ? batch : DECODE_ROWS};
     int code = engine_create(&s->engine, model, &o, st);
@@ -29,7 +29,7 @@ int scorer_open(struct scorer *s, const struct plm_model *model, int context, in
     return s->branch && s->logits ? PLM_OK : status_no_memory(st, s->rows * row, "logits");
 }
 
-void scorer_close(struct scorer *s)
+void likelihood_close(struct likelihood *s)
 {
     for (int i = 0; i < s->batch && s->branch; i++)
         sequence_destroy(s->branch[i]);
@@ -40,7 +40,7 @@ void scorer_close(struct scorer *s)
 }
 
 /* Cut the base to what it has in common with the first `most` tokens. */
-static int keep_prefix(struct scorer *s, const int32_t *tokens, size_t most, struct plm_status *st)
+static int keep_prefix(struct likelihood *s, const int32_t *tokens, size_t most, struct plm_status *st)
 {
     const int32_t *held = sequence_tokens(s->base);
     const size_t length = (size_t)sequence_length(s->base);
@@ -51,7 +51,7 @@ static int keep_prefix(struct scorer *s, const int32_t *tokens, size_t most, str
     return sequence_truncate(s->base, (int64_t)keep, st);
 }
 
-static int step(struct scorer *s, const struct engine_item *items, int n, struct plm_status *st)
+static int step(struct likelihood *s, const struct engine_item *items, int n, struct plm_status *st)
 {
     const double start = seconds_now();
     const int code = n ? engine_step(s->engine, items, n, st) : PLM_OK;
@@ -61,7 +61,7 @@ static int step(struct scorer *s, const struct engine_item *items, int n, struct
     return code;
 }
 
-static int take_scores(struct scorer *s, const struct score_request *r, size_t at, size_t n, const float *logits, struct plm_status *st)
+static int take_scores(struct likelihood *s, const struct score_request *r, size_t at, size_t n, const float *logits, struct plm_status *st)
 {
     const double start = seconds_now();
     int code = PLM_OK;
@@ -71,13 +71,13 @@ static int take_scores(struct scorer *s, const struct score_request *r, size_t a
     return code;
 }
 
-static int feed(struct scorer *s, const int32_t *tokens, size_t n, struct plm_status *st)
+static int feed(struct likelihood *s, const int32_t *tokens, size_t n, struct plm_status *st)
 {
     const size_t at = (size_t)sequence_length(s->base);
     return n > at ? step(s, &(struct engine_item){.sequence = s->base, .tokens = tokens + at, .n = (int64_t)(n - at)}, 1, st) : PLM_OK;
 }
 
-static int score_one(struct scorer *s, const struct score_request *r, struct plm_status *st)
+static int score_one(struct likelihood *s, const struct score_request *r, struct plm_status *st)
 {
     int code = keep_prefix(s, r->tokens, r->from - 1, st);
     if (!code)
@@ -95,7 +95,7 @@ static int score_one(struct scorer *s, const struct score_request *r, struct plm
 }
 
 /* A branch that holds what the base holds, with room for `needed` tokens. */
-static int branch_off(struct scorer *s, int i, size_t needed, struct plm_status *st)
+static int branch_off(struct likelihood *s, int i, size_t needed, struct plm_status *st)
 {
     if (s->branch[i] && (size_t)sequence_capacity(s->branch[i]) < needed) {
         sequence_destroy(s->branch[i]);
@@ -111,7 +111,7 @@ static int branch_off(struct scorer *s, int i, size_t needed, struct plm_status 
 }
 
 /* Requests whose logits fit together. */
-static int score_group(struct scorer *s, const struct score_request *r, int n, struct plm_status *st)
+static int score_group(struct likelihood *s, const struct score_request *r, int n, struct plm_status *st)
 {
     size_t common = r->from - 1;
     for (int k = 1; k < n; k++) {
@@ -145,7 +145,7 @@ static int score_group(struct scorer *s, const struct score_request *r, int n, s
     return code;
 }
 
-int scorer_score(struct scorer *s, const struct score_request *requests, int n, struct plm_status *st)
+int likelihood_score(struct likelihood *s, const struct score_request *requests, int n, struct plm_status *st)
 {
     int code = PLM_OK;
     for (int i = 0, end; i < n && !code; i = end) {
@@ -157,7 +157,7 @@ int scorer_score(struct scorer *s, const struct score_request *requests, int n, 
     return code;
 }
 
-size_t scorer_departure(const struct token_list *context, const struct token_list *joined, int n)
+size_t likelihood_departure(const struct token_list *context, const struct token_list *joined, int n)
 {
     size_t from = SIZE_MAX;
     for (int i = 0; i < n; i++) {

@@ -1,6 +1,6 @@
 /* Log-probabilities of given tokens, for several sequences in one batch. */
-#ifndef TOOLS_SCORER_H
-#define TOOLS_SCORER_H
+#ifndef TOOLS_LIKELIHOOD_H
+#define TOOLS_LIKELIHOOD_H
 
 #include "infer/model/engine.h"
 #include "infer/text/tokenizer.h"
@@ -12,7 +12,7 @@ struct score_request {
     struct token_score *scores; /* (n - from) */
 };
 
-struct scorer {
+struct likelihood {
     struct engine *engine;
     struct sequence *base;    /* what the last requests had in common; of a single one, all of it */
     struct sequence **branch; /* (batch), made when wanted */
@@ -25,14 +25,14 @@ struct scorer {
 
 /* context 0: what the model was trained for; threads 0: one per processor; batch: sequences that are scored together. Close also
  * after an error. */
-int scorer_open(struct scorer *s, const struct plm_model *model, int context, int threads, int batch, struct plm_status *st);
-void scorer_close(struct scorer *s);
+int likelihood_open(struct likelihood *s, const struct plm_model *model, int context, int threads, int batch, struct plm_status *st);
+void likelihood_close(struct likelihood *s);
 
 /* Score them all. Requests that begin alike share the cache of what they have in common, also with the call before. */
-int scorer_score(struct scorer *s, const struct score_request *requests, int n, struct plm_status *st);
+int likelihood_score(struct likelihood *s, const struct score_request *requests, int n, struct plm_status *st);
 
 /* Where choices are scored from: the first token where any of the n joined lists (a context and a choice tokenised together) departs
  * from the context's own tokens, at least 1 and not beyond the last token of any. */
-size_t scorer_departure(const struct token_list *context, const struct token_list *joined, int n);
+size_t likelihood_departure(const struct token_list *context, const struct token_list *joined, int n);
 
 #endif

@@ -1,0 +1,362 @@
+#include "train/align/align.h"
+
+#include <jansson.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "data/files.h"
+#include "infer/base/log.h"
+#include "infer/base/random.h"
+#include "train/align/round.h"
+#include "train/checkpoint.h"
+#include "train/files.h"
+#include "train/model_keep.h"
+#include "train/signals.h"
+
+double align_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int round_path(const struct align *a, int round, const char *name, char out[PATH_MAX], struct plm_status *st)
+{
+    return snprintf(out, PATH_MAX, "%s/round-%d%s%s", a->c->run_dir, round + 1, name ? "/" : "", name ? name : "") < PATH_MAX
+               ? PLM_OK : status_set(st, PLM_EINVAL, "path too long: '%s'", a->c->run_dir);
+}
+
+const float *align_start_weights(const struct align *a) { return a->t.adapted ? a->t.lora.frozen : a->start; }
+
+double round_learning_rate(const struct align_config *c, int round, int64_t step, int64_t steps)
+{
+    const double factor = pow(c->round_factor, round), warmup = c->warmup < 1 ? c->warmup * (double)steps : c->warmup;
+    const double end = (double)steps + 1; /* the last update is above the floor */
+    const struct schedule s = {.peak = c->peak * factor, .floor = c->floor * factor, .warmup = fmin(warmup, end), .stable_end = fmin(warmup, end), .decay_end = end,
+        .shape = c->shape};
+    return schedule_rate(&s, (double)(step + 1));
+}
+
+/* ---- what is said ---- */
+
+int round_log_turns(struct align *a, int round, const char *eval, const struct answer_set *set, int n_turns, struct plm_status *st)
+{
+    struct turn_stats turns[65];
+    int code = PLM_OK;
+    rollout_turns(set, n_turns, turns);
+    for (int k = 0; k < n_turns && !code; k++) {
+        const struct turn_stats *t = &turns[k];
+        struct metric values[12] = {{"round", round + 1, NULL}, {"turn", k, NULL}};
+        int n = 2;
+        if (eval)
+            values[n++] = (struct metric){"eval", 0, eval};
+        values[n++] = (struct metric){"score", t->score, NULL};
+        if (eval) { /* Wilson's interval at 95 %, for scores of 0 and 1 */
+            const double count = t->scored ? (double)t->scored : 1, z = 1.96, p = t->score, centre = (p + z * z / (2 * count)) / (1 + z * z / count);
+            const double half = p >= 0 && p <= 1 ? z / (1 + z * z / count) * sqrt(p * (1 - p) / count + z * z / (4 * count * count)) : 0;
+            values[n++] = (struct metric){"low", p >= 0 && p <= 1 ? centre - half : p, NULL};
+            values[n++] = (struct metric){"high", p >= 0 && p <= 1 ? centre + half : p, NULL};
+        }
+        values[n++] = (struct metric){"win_rate", t->win_rate, NULL};
+        values[n++] = (struct metric){"length", t->length, NULL};
+        values[n++] = (struct metric){"ended_rate", t->ended, NULL};
+        values[n++] = (struct metric){"copy_rate", t->copied, NULL};
+        values[n++] = (struct metric){"count", (double)t->count, NULL};
+        log_info("round %d%s%s: turn %d: score %.3f, win rate %.3f, %.1f tokens, %.1f %% ended, %.1f %% copied", round + 1, eval ? ", " : "", eval ? eval : "", k, t->score,
+                 t->win_rate, t->length, 100 * t->ended, 100 * t->copied);
+        code = run_log_write(a->t.log, a->t.state.step, values, n, st);
+    }
+    return code;
+}
+
+int round_log_samples(struct align *a, int round, const char *eval, const struct row_set *tasks, const struct answer_set *set, int n_tasks, struct plm_status *st)
+{
+    int code = PLM_OK;
+    for (int64_t i = 0; i < set->n && n_tasks > 0 && !code; n_tasks--) {
+        const int64_t task = set->answers[i].task;
+        const int chain = set->answers[i].chain;
+        const struct row *row = &tasks->rows[task];
+        json_t *answers = json_array();
+        for (; i < set->n && set->answers[i].task == task; i++) {
+            const struct answer *x = &set->answers[i];
+            json_t *one = x->chain == chain ? json_pack("{s:i, s:s}", "turn", x->turn, "text", x->text) : NULL;
+            if (one && x->scored)
+                json_object_set_new(one, "score", json_real(x->score));
+            if (one)
+                json_array_append_new(answers, one);
+        }
+        json_t *object = json_pack("{s:i, s:s%, s:O}", "round", round + 1, "prompt", row->messages[row->n_messages - 1].content,
+                                   row->messages[row->n_messages - 1].content_bytes, "answers", answers);
+        if (eval)
+            json_object_set_new(object, "eval", json_string(eval));
+        if (row->answer)
+            json_object_set_new(object, "reference", json_string(row->answer));
+        char *text = object ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+        code = text ? run_log_sample(a->t.log, a->t.state.step, text, st) : status_no_memory(st, 0, "a sample");
+        free(text);
+        json_decref(object);
+        json_decref(answers);
+    }
+    return code;
+}
+
+int round_step_done(struct align *a, int round, int64_t step, int64_t steps, const struct update_outcome *o, double lr, double loss, double seconds, double tokens,
+                    const struct metric *more, int n_more, struct plm_status *st)
+{
+    struct trainer *t = &a->t;
+    const double rate = seconds > 0 ? tokens / seconds : 0;
+    char name[32];
+    t->state.step++;
+    t->state.phase = round;
+    t->state.step_in_phase = step + 1;
+    t->state.tokens += (int64_t)tokens;
+    trainer_state_add_loss(&t->state, loss);
+    int code = PLM_OK;
+    if (t->comm->rank == 0) {
+        struct metric values[40] = {{"phase", 0, name}, {"round", round + 1, NULL}, {"lr", lr, NULL}, {"grad_norm", o->grad_norm, NULL}, {"tokens", (double)t->state.tokens, NULL},
+            {"tokens_per_s", rate, NULL}, {"step_s", seconds, NULL}, {"skipped", o->applied ? 0 : 1, NULL}};
+        int n = 8;
+        bool has_loss = false;
+        for (int i = 0; i < n_more && n < 39; i++) {
+            values[n++] = more[i];
+            has_loss = has_loss || strcmp(more[i].name, "loss") == 0;
+        }
+        if (!has_loss)
+            values[n++] = (struct metric){"loss", loss, NULL};
+        snprintf(name, sizeof name, "round %d", round + 1);
+        const struct progress_status status = {.phase = name, .step = step + 1, .total_steps = steps, .tokens = t->state.tokens, .total_tokens = t->state.tokens, .loss = loss,
+            .learning_rate = lr, .grad_norm = o->grad_norm, .tokens_per_second = rate};
+        progress_update(&t->progress, &status);
+        code = run_log_write(t->log, t->state.step, values, n, st);
+        if (code)
+            comm_abort(t->comm, st); /* only rank 0 writes */
+    }
+    const bool stop = o->control.stop > 0;
+    if (!code && step + 1 < steps && (stop || (a->c->checkpoint_every && t->state.step % a->c->checkpoint_every == 0)))
+        code = trainer_save(t, NULL, st);
+    a->stopped = a->stopped || (stop && step + 1 < steps); /* after the last step the round is closed first */
+    return code;
+}
+
+/* ---- evaluation ---- */
+
+static int write_evaluation(const struct answer_set *set, int n_turns, int64_t step, const char *path, struct plm_status *st)
+{
+    struct turn_stats turns[65];
+    rollout_turns(set, n_turns, turns);
+    json_t *list = json_array();
+    for (int k = 0; k < n_turns; k++)
+        json_array_append_new(list, json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:I}", "turn", k, "score", turns[k].score, "win_rate", turns[k].win_rate, "length",
+                                              turns[k].length, "ended_rate", turns[k].ended, "copy_rate", turns[k].copied, "count", (json_int_t)turns[k].count));
+    json_t *root = json_pack("{s:I, s:O}", "step", (json_int_t)step, "turns", list);
+    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
+    int code = text ? file_replace(path, text, strlen(text), st) : status_no_memory(st, 0, "an evaluation");
+    free(text);
+    json_decref(root);
+    json_decref(list);
+    return code;
+}
+
+int round_evaluate(struct align *a, int round, struct plm_status *st)
+{
+    const struct align_config *c = a->c;
+    struct comm *comm = a->t.comm;
+    char dir[PATH_MAX], path[PATH_MAX];
+    if (!c->eval.path)
+        return PLM_OK;
+    int code = round_path(a, round, "evaluation", dir, st);
+    if (!code)
+        code = round_path(a, round, "evaluation.json", path, st);
+    int there = !code && comm->rank == 0 && access(path, F_OK) == 0;
+    code = comm_agree(comm, code, st);
+    if (!code)
+        code = comm_broadcast(comm, &there, sizeof there, 0, st);
+    if (code || there)
+        return code;
+    const int64_t n = c->eval.count && c->eval.count < a->eval_tasks.n ? c->eval.count : a->eval_tasks.n;
+    const struct rollout r = {.t = &a->t, .tasks = &a->eval_tasks, .chat = a->templates.chat, .refine = a->templates.refine, .scorer = c->scorer,
+        .model_scorer = a->scorer_model, .o = &c->eval.rollout, .seed = random_u64(c->seed, RANDOM_ROLLOUT, 0, 1), .dir = dir};
+    struct answer_set set = {0};
+    struct rollout_stats stats;
+    int64_t *list = malloc(((size_t)n + 1) * sizeof *list);
+    for (int64_t i = 0; i < n && list; i++)
+        list[i] = i;
+    code = comm_agree(comm, list ? PLM_OK : status_no_memory(st, (size_t)n * sizeof *list, "an evaluation"), st);
+    if (!code)
+        code = rollout_run(&r, list, n, &set, &stats, st);
+    if (!code && stats.stopped)
+        a->stopped = true;
+    const int turns = c->eval.rollout.refinements + 1;
+    if (!code && !a->stopped && comm->rank == 0) {
+        if (stats.failed)
+            log_warn("round %d: the scorer failed on %lld held-out answers%s%s", round + 1, (long long)stats.failed, *stats.first_failure ? "; the first: " : "",
+                     stats.first_failure);
+        code = round_log_turns(a, round, "held-out", &set, turns, st);
+        if (!code)
+            code = round_log_samples(a, round, "held-out", &a->eval_tasks, &set, c->eval.samples, st);
+        if (!code)
+            code = write_evaluation(&set, turns, a->t.state.step, path, st);
+    }
+    answer_set_free(&set);
+    free(list);
+    return comm_agree(comm, code, st);
+}
+
+/* ---- the run ---- */
+
+static int read_tasks(struct row_set *set, const char *path, const json_t *fields, const char *what, struct plm_status *st)
+{
+    const struct row_options o = {.wanted = ROW_TASK, .fields = fields};
+    int code = row_set_read(set, path, &o, false, st);
+    if (!code && set->n == 0)
+        code = status_set(st, PLM_EINVAL, "'%s' has no %s", path, what);
+    return code;
+}
+
+static int open_inputs(struct align *a, struct comm *comm, struct plm_status *st)
+{
+    const struct align_config *c = a->c;
+    int code = comm->rank == 0 ? checkpoint_resolve(c->model_path, a->model_path, st) : PLM_OK;
+    code = comm_agree(comm, code, st);
+    if (!code)
+        code = comm_broadcast(comm, a->model_path, sizeof a->model_path, 0, st);
+    if (!code)
+        code = templates_open(&a->templates, c->template, c->refine_template, a->model_path, st);
+    if (!code && c->prompts_path)
+        code = read_tasks(&a->tasks, c->prompts_path, c->prompts_fields, "tasks", st);
+    if (!code && c->eval.path)
+        code = read_tasks(&a->eval_tasks, c->eval.path, c->eval.fields, "held-out tasks", st);
+    return comm_agree(comm, code, st);
+}
+
+/* Everything the file says that decides what is learned, and the templates it names. */
+static int run_hash(const struct align *a, char hex[SHA256_HEX], struct plm_status *st)
+{
+    char config[SHA256_HEX];
+    int code = align_config_hash(a->c, config, st);
+    char *text = NULL;
+    if (!code && asprintf(&text, "%s\n%s\n%s", config, chat_template_json(a->templates.chat), refine_template_text(a->templates.refine)) < 0)
+        code = status_no_memory(st, 0, "the configuration as text");
+    if (!code)
+        code = sha256_bytes(text, strlen(text), hex, st);
+    free(text);
+    return code;
+}
+
+static int open_trainer(struct align *a, struct comm *comm, struct plm_status *st)
+{
+    const struct align_config *c = a->c;
+    struct trainer_options o = {.run_dir = c->run_dir, .tokenizer = c->tokenizer, .model_path = a->model_path, .settings = c->settings, .seed = c->seed,
+        .threads = c->threads, .max_rows = c->micro_batch, .max_len = c->seq_len, .adamw = c->adamw, .clip = c->clip, .checkpoint_keep = c->checkpoint_keep,
+        .log_every = c->log_every, .lora = c->adapt ? &c->lora : NULL};
+    int code = comm_agree(comm, run_hash(a, o.config_sha256, st), st);
+    if (!code)
+        code = trainer_open(&a->t, &o, comm, st);
+    if (code)
+        return code;
+    templates_keep(&a->templates, &a->t);
+    int32_t end;
+    code = chat_template_end(a->templates.chat, a->t.tokenizer, &end, st);
+    const bool wanted = c->reference == REFERENCE_START || c->policy.kl_beta > 0 || c->scorer;
+    if (!code && wanted && !a->t.adapted) {
+        a->start = malloc((size_t)a->t.step.table.padded * sizeof *a->start);
+        code = a->start ? checkpoint_load_weights(a->model_path, &a->t.step.table, a->start, st)
+                        : status_no_memory(st, (size_t)a->t.step.table.padded * sizeof *a->start, "the weights at the start");
+    }
+    return comm_agree(comm, code, st);
+}
+
+static void align_close(struct align *a)
+{
+    trainer_close(&a->t);
+    free(a->start);
+    row_set_free(&a->tasks);
+    row_set_free(&a->eval_tasks);
+    templates_close(&a->templates);
+}
+
+/* The round's model is saved, kept, and measured. */
+static int close_round(struct align *a, int round, struct plm_status *st)
+{
+    struct trainer *t = &a->t;
+    char saved[PATH_MAX], dir[PATH_MAX];
+    t->state.phase = round + 1;
+    t->state.step_in_phase = 0;
+    int code = trainer_save(t, saved, st);
+    if (!code)
+        code = round_path(a, round, NULL, dir, st);
+    if (!code && t->comm->rank == 0) {
+        code = directory_create(dir, st);
+        if (!code)
+            code = model_keep(saved, dir, "model", st);
+    }
+    return comm_agree(t->comm, code, st);
+}
+
+static int run_round(struct align *a, int round, struct plm_status *st)
+{
+    const struct align_config *c = a->c;
+    int code = PLM_OK;
+    /* pairs of the starting model for all rounds, before anything is trained */
+    const int last = c->method == METHOD_DPO && round == 0 && a->t.state.step_in_phase == 0 ? c->rounds - 1 : round;
+    for (int i = round; i <= last && c->method != METHOD_GRPO && !code && !a->stopped; i++)
+        code = round_collect(a, i, st);
+    if (code || a->stopped)
+        return code;
+    if (a->t.state.step_in_phase == 0)
+        trainer_reset_optimizer(&a->t);
+    code = c->method == METHOD_GRPO ? round_train_policy(a, round, st) : round_train_pairs(a, round, st);
+    return code || a->stopped ? code : close_round(a, round, st);
+}
+
+/* Between rounds: has a signal reached any rank? */
+static int agree_to_stop(struct align *a, bool more, struct plm_status *st)
+{
+    double stop = signals_stop_requested() != 0;
+    int code = comm_sum_doubles(a->t.comm, &stop, 1, st);
+    a->stopped = a->stopped || (stop > 0 && more);
+    return code;
+}
+
+static int run_rounds(struct align *a, struct align_result *result, struct plm_status *st)
+{
+    int code = round_evaluate(a, a->t.state.phase - 1, st); /* of the model at the start, or of the last round, should it have been killed before that */
+    for (int round = a->t.state.phase; round < a->c->rounds && !code && !a->stopped; round++) {
+        code = run_round(a, round, st);
+        if (!code && !a->stopped)
+            code = round_evaluate(a, round, st);
+        if (!code)
+            code = agree_to_stop(a, round + 1 < a->c->rounds, st);
+        result->rounds = round + !a->stopped;
+    }
+    return code;
+}
+
+int align_run(const struct align_config *c, struct comm *comm, struct align_result *result, struct plm_status *st)
+{
+    struct align a = {.c = c};
+    *result = (struct align_result){0};
+    int code = comm_agree(comm, signals_open(st), st);
+    if (code)
+        return code;
+    code = open_inputs(&a, comm, st);
+    if (!code)
+        code = open_trainer(&a, comm, st);
+    if (!code && a.t.state.step == 0 && a.t.state.phase == 0)
+        code = trainer_save(&a.t, NULL, st); /* from here on another configuration is told from this one */
+    if (!code)
+        code = run_rounds(&a, result, st);
+    result->steps = a.t.state.step;
+    if (!code && a.stopped)
+        result->stopped_by = signals_stop_requested() ? signals_stop_requested() : 15;
+    if (comm->rank == 0 && !code && !a.stopped)
+        log_info("%d rounds, %lld steps; models in %s/round-N/model", c->rounds, (long long)a.t.state.step, c->run_dir);
+    align_close(&a);
+    signals_close();
+    return code;
+}

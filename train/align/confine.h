@@ -1,0 +1,27 @@
+/* The part of starting a child that runs in the child, between clone and exec: in the caller's memory (CLONE_VM), while the calling thread
+ * waits. Only system calls: no allocation, no locks, no library functions with state. */
+#ifndef TRAIN_ALIGN_CONFINE_H
+#define TRAIN_ALIGN_CONFINE_H
+
+#include "train/align/child.h"
+
+struct confine_plan {
+    const char *path;             /* of the program */
+    char *const *argv, *const *envp;
+    int in, out, err;             /* become 0, 1, 2 */
+    bool confine;
+    bool namespaces, user_namespace; /* what clone was asked for */
+    uint32_t uid;                 /* user and group to become; 0: stay */
+    const char *directory;        /* confined: working directory */
+    const char *directory_mount;  /* options of the tmpfs over it, when in namespaces */
+    uint32_t outer_uid, outer_gid;
+    struct child_limits limits;
+    int error;                    /* written by the child: errno of the step that failed, 0 when exec went well */
+    const char *step;
+    unsigned missing;             /* written by the child */
+};
+
+/* Never returns; the argument is a struct confine_plan. For clone(). */
+int confine_and_exec(void *plan);
+
+#endif

@@ -1,0 +1,267 @@
+/* The second half of a round: training on its pairs (or on its best answers). */
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/permutation.h"
+#include "infer/base/log.h"
+#include "infer/base/random.h"
+#include "train/align/pair_objective.h"
+#include "train/align/reference.h"
+#include "train/align/round.h"
+
+struct pair_training {
+    struct align *a;
+    int round;
+    struct pair_set set;
+    struct pair_sequences sequences;
+    double *reference;            /* (sequences.e.n) */
+    float *live;                  /* reference weights, when they run beside the policy */
+    struct pair_objective objective;
+    struct batch batch;
+    float *log_probs, *coef;      /* (tokens) */
+    int64_t *list, *group;        /* (batch_pairs * per_pair) */
+    int64_t steps;
+    bool imitate;                 /* the answers themselves are learned: cross-entropy over their tokens */
+};
+
+static bool needs_reference(const struct align_config *c) { return c->method != METHOD_REJECTION_SFT && (c->loss->reference || c->alpha > 0); }
+
+/* ---- opening ---- */
+
+static int read_pairs(struct pair_training *p, struct plm_status *st)
+{
+    const struct align_config *c = p->a->c;
+    const enum row_kind kind = align_row_kind(c, p->round);
+    char path[PATH_MAX];
+    if (round_offline(c, p->round))
+        return pairs_read_sources(&p->set, c->offline, c->n_offline, kind, c->offline_skip_bad, c->seed, st);
+    int code = round_path(p->a, p->round, "pairs.jsonl", path, st);
+    return code ? code : pairs_read(&p->set, path, kind, p->a->t.step.config.vocab_size, st);
+}
+
+static void report(const struct pair_training *p)
+{
+    const struct align_config *c = p->a->c;
+    const struct pair_sequences *s = &p->sequences;
+    if (p->a->t.comm->rank != 0)
+        return;
+    if (p->set.rows.bad)
+        log_warn("round %d: %lld malformed rows skipped; the first: %s", p->round + 1, (long long)p->set.rows.bad, p->set.rows.first_bad);
+    if (s->dropped_long)
+        log_warn("round %d: %lld of %lld pairs left out: one of their sequences is longer than seq_len (%d) allows", p->round + 1, (long long)s->dropped_long,
+                 (long long)p->set.rows.n, c->seq_len);
+    if (p->imitate)
+        log_info("round %d: %lld answers to imitate, %lld steps", p->round + 1, (long long)s->n, (long long)p->steps);
+    else
+        log_info("round %d: %lld %s, %d sequences each, %lld tokens, %lld steps; loss %s (beta %g)%s", p->round + 1, (long long)s->n,
+                 s->at[PART_REJECTED] >= 0 ? "pairs" : "answers", s->per_pair, (long long)s->e.begin[s->e.n], (long long)p->steps, c->loss->label, c->params.beta,
+                 c->alpha > 0 ? " with ARIES' refinement loss" : "");
+    if (c->alpha > 0)
+        log_info("round %d: %g x direct + %g x refinement (beta %g)", p->round + 1, 1 - c->alpha, c->alpha, c->beta_refine);
+}
+
+/* The reference's weights: NULL for the trainer's own as they are at the beginning of the round. */
+static int open_reference(struct pair_training *p, struct plm_status *st)
+{
+    struct align *a = p->a;
+    struct trainer *t = &a->t;
+    const struct align_config *c = a->c;
+    char path[PATH_MAX];
+    const float *weights = c->reference == REFERENCE_START ? align_start_weights(a) : NULL;
+    bool hit = false;
+    p->reference = calloc((size_t)p->sequences.e.n + 1, sizeof *p->reference);
+    int code = p->reference ? PLM_OK : status_no_memory(st, (size_t)p->sequences.e.n * sizeof *p->reference, "reference log-probabilities");
+    if (!code)
+        code = round_path(a, p->round, c->reference_cache ? "reference.json" : "model", path, st);
+    code = comm_agree(t->comm, code, st);
+    if (code)
+        return code;
+    if (c->reference_cache) { /* a round that goes on has the file: the weights it was made with are gone */
+        if (t->state.step_in_phase > 0 && !weights)
+            code = reference_reload(t, &p->sequences, path, p->reference, st);
+        else
+            code = reference_cached(t, weights, &p->sequences, path, p->reference, &hit, st);
+        if (!code && t->comm->rank == 0)
+            log_info("round %d: reference log-probabilities %s", p->round + 1, hit || t->state.step_in_phase > 0 ? "read" : "computed");
+        return code;
+    }
+    if (!weights && t->state.step_in_phase > 0)
+        return status_set(st, PLM_EUNSUPPORTED, "a round with reference.cache false and reference.model \"previous\" cannot go on in the middle: the reference's weights "
+                          "are gone; set reference.cache to true");
+    p->live = malloc((size_t)t->step.table.padded * sizeof *p->live);
+    if (!p->live)
+        return status_no_memory(st, (size_t)t->step.table.padded * sizeof *p->live, "the reference's weights");
+    memcpy(p->live, weights ? weights : t->step.weights, (size_t)t->step.table.padded * sizeof *p->live);
+    return PLM_OK;
+}
+
+static int open_training(struct pair_training *p, struct plm_status *st)
+{
+    struct align *a = p->a;
+    const struct align_config *c = a->c;
+    struct trainer *t = &a->t;
+    p->imitate = c->method == METHOD_REJECTION_SFT;
+    int code = read_pairs(p, st);
+    const struct pair_context context = {.chat = a->templates.chat, .refine = a->templates.refine, .tokenizer = t->tokenizer, .max_len = c->seq_len + 1,
+        .refined = c->alpha > 0, .mismatched = c->loss->single && strcmp(c->loss->name, "kto") == 0 && !p->imitate};
+    if (!code)
+        code = pair_sequences_build(&p->sequences, &p->set, &context, st);
+    if (!code && p->sequences.n == 0)
+        code = status_set(st, PLM_EINVAL, "nothing to learn from: %lld pairs were selected, %lld of them are too long for seq_len; when all tasks are tied, the "
+                          "scorer may not understand the answers (plm score), or they are all right or all wrong", (long long)p->set.rows.n,
+                          (long long)p->sequences.dropped_long);
+    const double wanted = c->epochs * (double)p->sequences.n / c->batch_pairs;
+    p->steps = (int64_t)ceil(wanted - 1e-9);
+    p->steps = p->steps < 1 ? 1 : p->steps;
+    const size_t tokens = code ? 0 : (size_t)p->sequences.e.begin[p->sequences.e.n] + 1, most = (size_t)c->batch_pairs * PAIR_PARTS + 1;
+    p->log_probs = calloc(tokens + 1, sizeof *p->log_probs);
+    p->coef = calloc(tokens + 1, sizeof *p->coef);
+    p->list = malloc(most * sizeof *p->list);
+    p->group = malloc(most * sizeof *p->group);
+    if (!code && !(p->log_probs && p->coef && p->list && p->group))
+        code = status_no_memory(st, tokens * 8, "the coefficients of the pairs");
+    if (!code)
+        code = batch_create(&p->batch, t->step.max_rows, t->step.max_len, st);
+    code = comm_agree(t->comm, code, st);
+    if (!code)
+        report(p);
+    if (!code && needs_reference(c))
+        code = open_reference(p, st);
+    p->objective = (struct pair_objective){.loss = c->loss, .params = c->params, .alpha = c->alpha, .beta_refine = c->beta_refine, .pairs = &p->sequences,
+        .reference = needs_reference(c) ? p->reference : NULL};
+    return code;
+}
+
+static void close_training(struct pair_training *p)
+{
+    pair_sequences_free(&p->sequences);
+    pair_set_free(&p->set);
+    batch_free(&p->batch);
+    free(p->reference);
+    free(p->live);
+    free(p->log_probs);
+    free(p->coef);
+    free(p->list);
+    free(p->group);
+}
+
+/* ---- one step ---- */
+
+/* Pair number i of the round's passes over its pairs. */
+static int64_t pair_at(const struct pair_training *p, int64_t i)
+{
+    const uint64_t n = (uint64_t)p->sequences.n, pass = (uint64_t)i / n;
+    return (int64_t)permutation_apply(random_u64(p->a->c->seed, RANDOM_DATA_ORDER, (uint32_t)p->round + 1, pass), n, (uint64_t)i % n);
+}
+
+/* Sequences of the step's pairs into list and group: those with gradients, or only the mismatched ones. */
+static int64_t list_sequences(const struct pair_training *p, int64_t first, int64_t pairs, bool mismatched)
+{
+    const struct pair_sequences *s = &p->sequences;
+    int64_t n = 0;
+    for (int64_t i = 0; i < pairs; i++) {
+        const int64_t pair = pair_at(p, first + i);
+        for (int k = 0; k < s->per_pair; k++)
+            if ((k == s->at[PART_MISMATCHED]) == mismatched) {
+                p->list[n] = pair * s->per_pair + k;
+                p->group[n++] = i;
+            }
+    }
+    return n;
+}
+
+/* KTO's reference point over the step, from the mismatched answers. */
+static int set_reference_point(struct pair_training *p, int64_t first, int64_t pairs, struct plm_status *st)
+{
+    double *now = malloc(((size_t)p->sequences.e.n + 1) * sizeof *now), *policy = malloc(((size_t)pairs + 1) * 2 * sizeof *policy), *reference = policy + pairs;
+    const int64_t n = list_sequences(p, first, pairs, true);
+    int code = now && policy ? PLM_OK : status_no_memory(st, (size_t)pairs * 16, "the reference point");
+    code = comm_agree(p->a->t.comm, code, st);
+    if (!code)
+        code = reference_compute(&p->a->t, NULL, &p->sequences.e, p->list, n, now, NULL, st);
+    for (int64_t i = 0; i < n && !code; i++)
+        policy[i] = now[p->list[i]], reference[i] = p->reference[p->list[i]];
+    if (!code)
+        p->objective.params.kl = kto_reference_point(policy, reference, n);
+    free(now);
+    free(policy);
+    return code;
+}
+
+/* Cross-entropy of the answers: every target has the coefficient -1. */
+struct imitation {
+    const struct examples *e;
+    double loss, targets;
+};
+
+static int imitation_coefficients(void *ctx, const struct micro_batches *m, int64_t i, const float *log_probs, float *coef, struct plm_status *st)
+{
+    struct imitation *o = ctx;
+    (void)st;
+    for (int64_t k = m->begin[i]; k < m->begin[i + 1]; k++)
+        for (int64_t t = o->e->begin[m->placed[k].sequence]; t < o->e->begin[m->placed[k].sequence + 1]; t++)
+            if (o->e->target.data[t]) {
+                coef[t] = -1;
+                o->loss -= log_probs[t];
+                o->targets++;
+            }
+    return PLM_OK;
+}
+
+static int train_step(struct pair_training *p, int64_t step, struct plm_status *st)
+{
+    struct align *a = p->a;
+    const struct align_config *c = a->c;
+    struct trainer *t = &a->t;
+    const double start = align_seconds();
+    const int64_t all = (int64_t)ceil(c->epochs * (double)p->sequences.n - 1e-9), first = step * c->batch_pairs;
+    const int64_t pairs = all - first < c->batch_pairs ? (all - first > 0 ? all - first : 1) : c->batch_pairs;
+    struct micro_batches m = {0};
+    int code = p->sequences.at[PART_MISMATCHED] >= 0 ? set_reference_point(p, first, pairs, st) : PLM_OK;
+    const int64_t n = list_sequences(p, first, pairs, false);
+    if (!code && p->live)
+        code = reference_compute(t, p->live, &p->sequences.e, p->list, n, p->reference, NULL, st);
+    if (code)
+        return code;
+    code = micro_batches_pack(&m, &p->sequences.e, p->list, p->group, n, t->step.max_rows, t->step.max_len, st);
+    step_zero_gradients(&t->step);
+    memset(p->objective.sums, 0, sizeof p->objective.sums);
+    struct imitation imitation = {.e = &p->sequences.e};
+    const struct sequence_objective objective = p->imitate ? (struct sequence_objective){imitation_coefficients, &imitation}
+                                                           : (struct sequence_objective){pair_coefficients, &p->objective};
+    if (!code)
+        code = sequences_backward(&t->step, &p->sequences.e, &m, &objective, &p->batch, t->nll, p->log_probs, p->coef, t->comm, st);
+    const double inputs = (double)m.inputs;
+    micro_batches_free(&m);
+    if (code) {
+        comm_abort(t->comm, st); /* the other ranks are on their way into the reduction */
+        return code;
+    }
+    double *sums = p->objective.sums;
+    struct step_control control = {.loss_sum = p->imitate ? imitation.loss : sums[SUM_LOSS], .weight_sum = p->imitate ? imitation.targets : sums[SUM_PAIRS]};
+    control.nonfinite = !isfinite(control.loss_sum);
+    code = comm_sum_doubles(t->comm, sums, PAIR_SUMS, st);
+    struct update_outcome o;
+    const double lr = round_learning_rate(c, p->round, step, p->steps);
+    if (!code)
+        code = trainer_update(t, lr, control, &o, st);
+    if (code)
+        return code;
+    struct metric metrics[PAIR_METRICS];
+    const double loss = o.control.weight_sum > 0 ? o.control.loss_sum / o.control.weight_sum : 0;
+    const int n_metrics = p->imitate ? 0 : pair_metrics(&p->objective, sums, metrics);
+    t->state.samples += pairs;
+    return round_step_done(a, p->round, step, p->steps, &o, lr, loss, align_seconds() - start, inputs, metrics, n_metrics, st);
+}
+
+int round_train_pairs(struct align *a, int round, struct plm_status *st)
+{
+    struct pair_training p = {.a = a, .round = round};
+    int code = open_training(&p, st);
+    for (int64_t step = a->t.state.step_in_phase; !code && !a->stopped && step < p.steps; step++)
+        code = train_step(&p, step, st);
+    close_training(&p);
+    return code ? status_prefix(st, "round %d", round + 1) : PLM_OK;
+}

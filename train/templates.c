@@ -1,0 +1,35 @@
+#include "train/templates.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* The path to open: what was asked for, the model's own file when it has one, NULL for the built-in template. */
+static const char *choose(const char *asked, const char *model_dir, const char *name, char path[PATH_MAX])
+{
+    if (asked)
+        return asked;
+    const bool there = model_dir && snprintf(path, PATH_MAX, "%s/%s", model_dir, name) < PATH_MAX && access(path, F_OK) == 0;
+    return there ? path : NULL;
+}
+
+int templates_open(struct templates *t, const char *chat_path, const char *refine_path, const char *model_dir, struct plm_status *st)
+{
+    char path[PATH_MAX];
+    *t = (struct templates){0};
+    int code = chat_template_open(&t->chat, choose(chat_path, model_dir, CHAT_TEMPLATE_FILE, path), st);
+    return code ? code : refine_template_open(&t->refine, choose(refine_path, model_dir, REFINE_TEMPLATE_FILE, path), st);
+}
+
+void templates_close(struct templates *t)
+{
+    chat_template_free(t->chat);
+    refine_template_free(t->refine);
+    *t = (struct templates){0};
+}
+
+void templates_keep(const struct templates *t, struct trainer *trainer)
+{
+    trainer_add_text(trainer, CHAT_TEMPLATE_FILE, chat_template_json(t->chat));
+    trainer_add_text(trainer, REFINE_TEMPLATE_FILE, refine_template_text(t->refine));
+}
