@@ -127,7 +127,8 @@ static bool draw_steps(struct generator *g, struct arithmetic_problem *p, const 
 {
     const uint64_t last = g->next + MAX_TRIES;
     while (g->next < last) {
-        p->steps[0] = step_of(draw_number(g), ops[0], draw_number(g));
+        const int64_t left = draw_number(g), right = draw_number(g);
+        p->steps[0] = step_of(left, ops[0], right);
         bool fits = step_fits(&p->steps[0], g->o->split);
         for (int i = 1; i < p->n_steps && fits; i++) {
             fits = false;
@@ -195,8 +196,9 @@ static void tell(struct text *t, const char *template, const struct story *s)
 static void write_question(struct generator *g, struct arithmetic_problem *p, bool again)
 {
     struct text t = {p->question, sizeof p->question, 0};
-    struct story s = {.person = draw(g, N_NAMES), .thing = draw(g, N_THINGS), .a = p->steps[0].left, .b = p->steps[0].right,
-                      .comparison = p->steps[0].op == '+' ? "more" : "fewer"};
+    struct story s = {.a = p->steps[0].left, .b = p->steps[0].right, .comparison = p->steps[0].op == '+' ? "more" : "fewer"};
+    s.person = draw(g, N_NAMES);
+    s.thing = draw(g, N_THINGS);
     s.other = (s.person + 1 + draw(g, N_NAMES - 1)) % N_NAMES;
     if (again) {
         tell(&t, together[draw(g, sizeof together / sizeof *together)], &s);
@@ -217,12 +219,35 @@ static void write_question(struct generator *g, struct arithmetic_problem *p, bo
     tell(&t, frames[form].question, &s);
 }
 
-static void write_solution(char *to, size_t size, const struct arithmetic_step *steps, int n, int width)
+/* One calculation digit by digit. The digits of the result are written as the step has them: a slip shows in the column it happened in. */
+static void write_columns(struct text *t, const struct arithmetic_step *s, int width)
+{
+    int64_t a = s->left, b = s->right, rest = s->result;
+    int columns = 1, carry = 0;
+    for (int64_t ten = 10; ten <= a || ten <= b; ten *= 10)
+        columns++;
+    columns = columns < width ? width : columns;
+    append(t, "%0*lld%c%0*lld\n", width, (long long)a, s->op, width, (long long)b);
+    for (int i = 0; i < columns; i++, a /= 10, b /= 10, rest /= 10) {
+        const int x = (int)(a % 10), y = (int)(b % 10), out = s->op == '+' ? x + y + carry >= 10 : x - y - carry < 0;
+        append(t, "%d%c%d%c%d=", x, s->op, y, s->op, carry);
+        if (i + 1 == columns)
+            append(t, "%02lld\n", (long long)rest); /* the last column has what is left */
+        else
+            append(t, "%d%d\n", out, (int)(rest % 10));
+        carry = out;
+    }
+}
+
+static void write_solution(char *to, size_t size, const struct arithmetic_step *steps, int n, const struct arithmetic_options *o)
 {
     struct text t = {to, size, 0};
     for (int i = 0; i < n; i++)
-        append(&t, "%0*lld%c%0*lld=%0*lld\n", width, (long long)steps[i].left, steps[i].op, width, (long long)steps[i].right, width,
-               (long long)steps[i].result);
+        if (o->columns)
+            write_columns(&t, &steps[i], o->width);
+        else
+            append(&t, "%0*lld%c%0*lld=%0*lld\n", o->width, (long long)steps[i].left, steps[i].op, o->width, (long long)steps[i].right, o->width,
+                   (long long)steps[i].result);
     append(&t, "#### %lld", (long long)steps[n - 1].result);
 }
 
@@ -274,7 +299,7 @@ static bool write_wrong(struct generator *g, struct arithmetic_problem *p, enum 
             return false;
     if (n == 0 || steps[n - 1].result == p->answer)
         return false;
-    write_solution(p->wrong, sizeof p->wrong, steps, n, g->o->width);
+    write_solution(p->wrong, sizeof p->wrong, steps, n, g->o);
     p->slip = slip;
     return true;
 }
@@ -302,7 +327,7 @@ int arithmetic_generate(const struct arithmetic_options *o, uint64_t index, stru
         return status_set(st, PLM_ELIMIT, "no problem of numbers of %d to %d digits is in the split '%s': allow more digits", o->min_digits,
                           o->max_digits, arithmetic_split_name(o->split));
     write_question(&g, p, again);
-    write_solution(p->solution, sizeof p->solution, p->steps, p->n_steps, o->width);
+    write_solution(p->solution, sizeof p->solution, p->steps, p->n_steps, o);
     /* a slip in the last digits is possible with every result */
     enum arithmetic_slip slip = (enum arithmetic_slip)draw(&g, ARITHMETIC_N_SLIPS);
     while (!write_wrong(&g, p, slip))

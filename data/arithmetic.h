@@ -3,6 +3,8 @@
  *   question   "Tom has 34 pens. He buys 57 more. How many pens does he have now?"
  *   solution   "34+57=91\n#### 91"                 one line per step, the answer as GSM8K writes it
  *   wrong      "34+57=81\n#### 81"                 a plausible mistake: here a forgotten carry
+ *   columns    "34+57\n4+7+0=11\n3+5+1=09\n#### 91"  the same by columns: digits and carry (borrow), then carry and digit; a small model learns in a
+ *                                                 minute what takes it an hour in one line
  *
  * A problem is a pure function of (seed, split, options, index). Splits do not overlap: every addition and subtraction that a solution
  * needs belongs to one fact a + b = c, told by its two smaller numbers whatever their order, and a fixed hash of those, the same for
@@ -35,6 +37,7 @@ struct arithmetic_options {
     int width;                  /* numbers in the lines of a solution have leading zeros up to so many digits ("0034+0057=0091"), to
                                  * ARITHMETIC_MAX_WIDTH: digits that belong together are always as far apart, which small models learn
                                  * much sooner; 0: none */
+    bool columns;               /* solutions are worked digit by digit, the last first: see below */
     enum arithmetic_split split;
     uint64_t seed;
 };
@@ -62,8 +65,8 @@ struct arithmetic_problem {
     struct arithmetic_step steps[ARITHMETIC_MAX_STEPS];
     int n_steps;
     int64_t answer;       /* the last step's result */
-    char question[320], solution[128];
-    char wrong[128];      /* another answer, never the right one */
+    char question[320], solution[320];
+    char wrong[320];      /* another answer, never the right one */
     enum arithmetic_slip slip;
 };
 

@@ -1,18 +1,27 @@
 /* What a row of a dataset says: a conversation to learn from, a text, a pair of answers of which one is preferred, one answer with a label,
  * or only a prompt with what its answer is checked against. All names that the field uses for these are understood:
  *
- *     {"messages": [{"role": "user", "content": "..."}, ...]}            also "weight" or "train" per message (0/false: not trained)
+ *     {"messages": [{"role": "user", "content": "..."}, ...]}            also "weight", "train" or "loss" per answer (0/false: not trained)
  *     {"conversations": [{"from": "human", "value": "..."}, ...]}        ShareGPT; human, gpt, system, function_call, observation, tool
- *     {"prompt": "..." or [messages], "completion": "..." or [messages]} also "response", "output"
- *     {"instruction": "...", "input": "...", "output": "..."}            Alpaca; the input follows the instruction after a blank line
+ *     {"prompt": "..." or [messages], "completion": "..." or [messages]} also "response", "output"; the prompt also "query"
+ *     {"instruction": "...", "input": "...", "output": "..."}            Alpaca; the input follows the instruction after a blank line; also
+ *                                                                        "history": [[question, answer], ...]; self-instruct's one of "instances"
  *     {"question": "...", "answer": "..."}                               GSM8K; as a task, "answer" is what verifiers check against
+ *     {"problem": "...", "solution": "...", "answer": "..."}             MATH
  *     {"text": "..."}
- *     {"prompt": ..., "chosen": ..., "rejected": ...}                    texts, or messages; without "prompt" the longest common
- *                                                                        beginning of the two lists of messages is the prompt
- *     {"input": "...", "output_1": "...", "output_2": "...", "label": 1} LLMBar, PandaLM: the label names the better one
+ *     {"prompt": ..., "chosen": ..., "rejected": ...}                    texts, or messages; without "prompt" the longest common beginning of the
+ *                                                                        two lists of messages is the prompt (also of HH-RLHF's transcripts)
+ *     {"input": "...", "output_1": "...", "output_2": "...", "label": 1} LLMBar, PandaLM (response1, response2; most of annotator1 ...): the label
+ *                                                                        names the better one
  *     {"prompt": ..., "completion": ..., "label": true}                  unpaired (KTO): desirable or not
+ *     {"prompt": "...", "test": "...", "entry_point": "f"}               HumanEval: a task with tests
+ *     {"text": "...", "test_list": ["...", ...]}                         MBPP: the tests, which name the function, follow the text in the prompt
  *
- * `fields` renames: {"prompt": "instruction", "chosen": "text", "rejected": "decoded"} reads those names as the standard ones. */
+ * "system" of the row is the system message, "tools" is appended to it; "tool_calls" of a message are learnt as their JSON. What is wanted decides what a
+ * row is: as a conversation a pair gives its chosen answer, and an answer labelled false is an error; as a task a conversation gives all before its last
+ * answer, which is what verifiers compare with when there is no "answer".
+ *
+ * `fields` renames: {"prompt": "instruction", "chosen": "text", "rejected": "decoded"} reads those names as the standard ones, and only so. */
 #ifndef DATA_CONVERSATION_H
 #define DATA_CONVERSATION_H
 
@@ -57,11 +66,12 @@ int row_fields_check(const json_t *fields, struct plm_status *st);
 struct row_set {
     struct row *rows;               /* (n) */
     int64_t n, capacity;
-    int64_t bad;                    /* malformed rows that were skipped (only with skip_bad) */
+    int64_t bad;                    /* malformed rows that were skipped (only with skip_bad), of all files */
     char first_bad[512];            /* the first one's message */
 };
 
-/* Append the rows of a file. Without skip_bad a malformed row is the error; with it rows are counted, and one in all is an error. */
+/* Append the rows of a file. Without skip_bad a malformed row is the error ("FILE:LINE: ..."); with it such rows are counted. A file without a row that can
+ * be used is an error, as is one that cannot be read to its end. */
 int row_set_read(struct row_set *set, const char *path, const struct row_options *o, bool skip_bad, struct plm_status *st);
 void row_set_free(struct row_set *set);
 

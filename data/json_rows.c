@@ -229,6 +229,10 @@ int json_rows_next(struct json_rows *r, json_t **row, int64_t *line, struct plm_
         return code;
     json_error_t error;
     r->row = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    if (!r->row && (!error.text[0] || json_error_code(&error) == json_error_out_of_memory)) { /* jansson has no words for the first */
+        r->broken = true;
+        return status_no_memory(st, length, "a row");
+    }
     if (!r->row && r->array) {
         r->broken = true; /* its end may not be where it seemed to be */
         return status_set(st, PLM_EFORMAT, "%s:%lld: not JSON: %s", r->path, (long long)(at + error.line - 1), error.text);

@@ -133,6 +133,31 @@ struct plm_sampling plm_sampling_default(void);
 int plm_session_sample(struct plm_session *session, const struct plm_sampling *sampling, int32_t *token,
                        struct plm_status *st);
 
+/* A message of a conversation; role: "system", "user" or "assistant". */
+struct plm_message {
+    const char *role, *content;
+};
+
+struct plm_answer_options {
+    int refinements;             /* K: the answer is refined so many times, each time from the one before, by the model itself (ARIES) */
+    int parallel;                /* so many answers side by side, each refined; 0: 1. The one most agree with is given: the same last number or, without
+                                  * numbers, the same text; where votes are equal, the likeliest */
+    int max_tokens;              /* of each answer; 0: 512 */
+    int context, n_threads;      /* as of a session */
+    const char *chat_template;   /* a file; NULL: ChatML */
+    const char *refine_template; /* a file; NULL: the built-in one. The model answers best to the one that it was trained with */
+    const struct plm_sampling *sampling; /* NULL: plm_sampling_default() */
+    /* NULL allowed: sees every piece of text as it is made, in turn 0 .. refinements of each chain, with 0 bytes when an answer is over. Pieces of
+     * chains come interleaved; characters may be cut. False stops: PLM_ESTOPPED. */
+    bool (*text)(void *ctx, int chain, int turn, const char *bytes, size_t n);
+    void *ctx;
+};
+
+/* Answer a conversation whose last message is the user's. *answer is malloc'ed, NUL-terminated; the caller frees it. options NULL: defaults.
+ * PLM_ELIMIT when the conversation leaves no room for max_tokens; a refinement that would not fit is left out. */
+int plm_answer(const struct plm_model *model, const struct plm_message *messages, int n, const struct plm_answer_options *options, char **answer,
+               struct plm_status *st);
+
 #ifdef __cplusplus
 }
 #endif

@@ -14,6 +14,7 @@
 #include "tools/result.h"
 #include "tools/sampling_options.h"
 #include "tools/text_list.h"
+#include "train/templates.h"
 #include "train/settings.h"
 
 enum { OPT_QUESTION = 256, OPT_STRATEGY, OPT_VERIFIER, OPT_SET, OPT_ACCEPT, OPT_OUT, OPT_LIMIT, OPT_TEMPLATE, OPT_REFINE_TEMPLATE, OPT_CONTEXT, OPT_JSON };
@@ -41,7 +42,7 @@ static const struct argp_option options[] = {
     {"limit", OPT_LIMIT, "N", 0, "the first N questions; 0: all (default)", 0},
     {"tokens", 'n', "N", 0, "at most N tokens in an answer (default 256)", 0},
     {"batch", 'b', "N", 0, "answers made together (default 32)", 0},
-    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON) instead of ChatML", 0},
+    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON) instead of the one in the model's directory, or else ChatML", 0},
     {"refine-template", OPT_REFINE_TEMPLATE, "FILE", 0, "a refinement template with {x} and {y_prev} instead of the built-in one; use the one the model was "
                                                       "trained with", 0},
     {"context", OPT_CONTEXT, "N", 0, "tokens of a prompt and its answer; 0: the model's (default)", 0},
@@ -182,12 +183,13 @@ static int open_all(struct answering *g, struct plm_status *st)
         code = open_verifier(g, st);
     if (!code)
         code = read_questions(g, st);
+    char path[PATH_MAX] = "", template[PATH_MAX];
     if (!code)
-        code = chat_template_open(&g->chat, a->template, st);
+        code = open_model(&g->model, a->model, path, st);
     if (!code)
-        code = refine_template_open(&g->refine, a->refine_template, st);
+        code = chat_template_open(&g->chat, template_choose(a->template, path, CHAT_TEMPLATE_FILE, template), st);
     if (!code)
-        code = open_model(&g->model, a->model, NULL, st);
+        code = refine_template_open(&g->refine, template_choose(a->refine_template, path, REFINE_TEMPLATE_FILE, template), st);
     if (!code && !g->model->tokenizer)
         code = status_set(st, PLM_EUNSUPPORTED, "the model came without a tokenizer: put tokenizer.json beside the weights");
     if (!code)

@@ -261,6 +261,7 @@ int command_bench(int argc, char **argv)
                                                 {"gemm", "matrix products of a training step against the FMA peak and oneDNN", bench_gemm},
                                                 {"attention", "attention over latent rows at depth against the FMA peak and the memory", bench_attention},
                                                 {"decode", "decoding by batch and depth, and prefill, of a model", bench_decode},
+                                                {"rollouts", "completions sampled many together against one at a time", bench_rollouts},
                                                 {"neurons", "active neurons of a text, and those that half of the weights rule out", bench_neurons},
                                                 {"model", "write a model of random weights to measure", bench_model},
                                                 {NULL, NULL, NULL}};

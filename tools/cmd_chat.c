@@ -15,9 +15,11 @@
 #include "tools/command.h"
 #include "tools/interrupt.h"
 #include "tools/open_model.h"
+#include "tools/refined_chat.h"
 #include "tools/sampling_options.h"
 #include "tools/stop_text.h"
 #include "tools/text_list.h"
+#include "train/templates.h"
 
 struct arguments {
     const char *model, *system, *session_file, *template;
@@ -25,21 +27,44 @@ struct arguments {
     int64_t n; /* 0: without end */
     struct plm_sampling sampling;
     struct plm_session_options session;
+    const char *refine_template;
+    int refinements, parallel;
+    bool show_drafts;
 };
 
-enum { OPT_STOP = 256, OPT_SESSION, OPT_LOOKUP, OPT_TEMPLATE, MOST_DRAFTED = 64 };
+enum { OPT_STOP = 256, OPT_SESSION, OPT_LOOKUP, OPT_TEMPLATE, OPT_REFINE, OPT_PARALLEL, OPT_DRAFTS, OPT_REFINE_TEMPLATE, MOST_DRAFTED = 64 };
 
 static const struct argp_option options[] = {
     {"system", 's', "TEXT", 0, "the system message (default: what the template says; ChatML: You are a helpful assistant)", 0},
-    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON: system, turn, end, generation) instead of ChatML", 0},
+    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON: system, turn, end, generation) instead of the one in the model's directory, or else ChatML", 0},
     {"tokens", 'n', "N", 0, "at most N tokens in an answer (default 512); 0 or -1: without end", 0},
     {"stop", OPT_STOP, "TEXT", 0, "an answer ends before this text, \\n is a newline; may be given several times", 0},
     {"lookup", OPT_LOOKUP, "N", 0, "draft up to N tokens from earlier text and verify them together: the same answers, "
                                  "sooner where text repeats (default 0)", 0},
     {"session", OPT_SESSION, "FILE", 0, "go on with the conversation kept there, and keep it there at the end", 0},
+    {"refine", OPT_REFINE, "K", 0, "the model refines each of its answers K times before it is given; only the last stays in the conversation", 0},
+    {"parallel", OPT_PARALLEL, "N", 0, "make N answers (or chains of refinements) and give the one most agree with: the same last number, or text", 0},
+    {"show-drafts", OPT_DRAFTS, 0, 0, "with --refine, show what is refined, too", 0},
+    {"refine-template", OPT_REFINE_TEMPLATE, "FILE", 0, "with {x} and {y_prev}, instead of the one in the model's directory, or else the built-in one", 0},
     {"threads", 't', "N", 0, "threads; 0: one per processor (default)", 0},
     {0},
 };
+
+static void check_refinement(const struct arguments *a, struct argp_state *state)
+{
+    const struct plm_session_options *s = &a->session;
+    if (a->refinements == 0 && a->parallel < 2) {
+        if (a->show_drafts || a->refine_template)
+            argp_error(state, "--show-drafts and --refine-template are for --refine");
+        return;
+    }
+    if (a->stops.n || a->session_file || s->lookup || s->cache_type || s->cache_policy || s->dense)
+        argp_error(state, "--refine and --parallel go without --stop, --session, --lookup, --dense and options of the cache");
+    if (a->n == 0)
+        argp_error(state, "--refine and --parallel want a limit for the tokens of an answer");
+    if (a->show_drafts && (a->parallel > 1 || a->refinements == 0))
+        argp_error(state, "--show-drafts is for --refine without --parallel");
+}
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -52,12 +77,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_STOP: text_list_argument(&a->stops, arg, "stop", true, state); return 0;
     case OPT_LOOKUP: a->session.lookup = (int)argument_range(state, "lookup", arg, 0, MOST_DRAFTED); return 0;
     case OPT_SESSION: a->session_file = arg; return 0;
+    case OPT_REFINE: a->refinements = (int)argument_range(state, "refine", arg, 0, 1000); return 0;
+    case OPT_PARALLEL: a->parallel = (int)argument_range(state, "parallel", arg, 1, 1024); return 0;
+    case OPT_DRAFTS: a->show_drafts = true; return 0;
+    case OPT_REFINE_TEMPLATE: a->refine_template = arg; return 0;
     case 't': a->session.n_threads = argument_whole(state, "threads", arg); return 0;
     case ARGP_KEY_ARG: argument_only(state, "MODEL", arg, &a->model); return 0;
     case ARGP_KEY_END:
         if (!a->model)
             argp_error(state, "MODEL is required");
         return 0;
+    case ARGP_KEY_SUCCESS: check_refinement(a, state); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
@@ -78,6 +108,7 @@ struct chat {
     struct token_list tokens; /* what is appended next */
     int32_t turn_end;         /* ends an answer */
     bool open;                /* the last answer was cut off before it ended */
+    struct refined_chat refined; /* in place of the session, when answers are refined or chosen */
 };
 
 /* The conversation so far lies in the cache; only what is new is added to it. */
@@ -181,13 +212,14 @@ static int converse(struct chat *c, struct plm_status *st)
             break;
         }
         if (!strcmp(line, "/reset")) {
-            code = plm_session_truncate(c->session, 0, st);
+            refined_chat_reset(&c->refined);
+            code = c->session ? plm_session_truncate(c->session, 0, st) : PLM_OK;
             continue;
         }
         if (!*line)
             continue;
-        code = add_message(c, line, st);
-        if (!code)
+        code = c->session ? add_message(c, line, st) : refined_chat_answer(&c->refined, line, st);
+        if (!code && c->session)
             code = answer(c, st);
         if (code == PLM_ELIMIT) {
             printf("(the conversation has filled the context of %d tokens: /reset starts a new one)\n",
@@ -220,19 +252,33 @@ static int load(struct chat *c, struct plm_status *st)
     return code;
 }
 
+/* What answers come from: a session, or what refines them. */
+static int open_source(struct chat *c, struct plm_status *st)
+{
+    const struct arguments *a = c->a;
+    c->refined = (struct refined_chat){.model = c->model, .system = a->system, .show_drafts = a->show_drafts, .options = {.refinements = a->refinements,
+        .parallel = a->parallel, .max_tokens = (int)a->n, .context = a->session.context, .n_threads = a->session.n_threads, .chat_template = a->template,
+        .refine_template = a->refine_template, .sampling = &a->sampling}};
+    if (a->refinements || a->parallel > 1)
+        return PLM_OK;
+    const int code = plm_session_open(&c->session, c->model, &a->session, st);
+    return code ? code : load(c, st);
+}
+
 int command_chat(int argc, char **argv)
 {
     struct arguments a = {.n = 512, .sampling = plm_sampling_default()};
     struct plm_status st = {0};
     struct chat c = {.a = &a};
     argp_parse(&parser, argc, argv, 0, NULL, &a);
-    int code = open_model(&c.model, a.model, NULL, &st);
+    char path[PATH_MAX] = "", chat_path[PATH_MAX], refine_path[PATH_MAX];
+    int code = open_model(&c.model, a.model, path, &st);
+    a.template = template_choose(a.template, path, CHAT_TEMPLATE_FILE, chat_path);
+    a.refine_template = template_choose(a.refine_template, path, REFINE_TEMPLATE_FILE, refine_path);
     if (!code)
         code = open_template(&c, &st);
     if (!code)
-        code = plm_session_open(&c.session, c.model, &a.session, &st);
-    if (!code)
-        code = load(&c, &st);
+        code = open_source(&c, &st);
     if (!code)
         code = converse(&c, &st);
     if (!code && a.session_file)
@@ -244,6 +290,7 @@ int command_chat(int argc, char **argv)
     }
     text_list_free(&a.stops);
     free(c.tokens.data);
+    refined_chat_reset(&c.refined);
     encoder_free(c.encoder);
     chat_template_free(c.template);
     plm_session_close(c.session);

@@ -100,7 +100,7 @@ static const struct argp parser = {options, parse, "FILE",
     "Show rows of a dataset (.jsonl, .json; also .gz, .zst) as they are trained on: through the chat template, tokens that are trained in colour (or in "
     "brackets), and of the whole file how many rows are used, which are not and why, and their lengths. Rows are conversations (messages, ShareGPT, "
     "prompt and completion, Alpaca, question and answer), texts, pairs (chosen, rejected; output_1, output_2, label), labelled answers, or tasks.\v"
-    "Examples:\n  plm data preview chats.jsonl --tokenizer run/tokenizer.json --max-len 1024\n"
+    "Example:\n  plm data preview chats.jsonl --tokenizer run/tokenizer.json --max-len 1024\n"
     "  plm data preview pairs.jsonl -t run/tokenizer.json --field prompt=instruction --field chosen=text --field rejected=decoded --refine", 0, 0, 0};
 
 /* Numbers of tokens, for a line of the summary. */

@@ -11,7 +11,7 @@
 #include "tools/result.h"
 #include "tools/score_rows.h"
 #include "tools/text_list.h"
-#include "train/align/scorer.h"
+#include "train/align/score_model.h"
 
 enum { OPT_CONFIG = 256, OPT_SET, OPT_TASKS, OPT_TEXT, OPT_FIELD, OPT_LIMIT, OPT_SHOW, OPT_ITEMS, OPT_JSON };
 
@@ -25,7 +25,7 @@ struct arguments {
 };
 
 static const struct argp_option options[] = {
-    {"scorer", 's', "KIND", 0, "gsm8k, number, boxed, choice, exact, regex, tests, file or command", 0},
+    {"scorer", 's', "KIND", 0, "gsm8k, number, boxed, choice, exact, regex, tests, file, command, reward or implicit", 0},
     {"set", OPT_SET, "KEY=VALUE", 0, "a setting of the scorer, such as pattern='#### (.*)', command='[\"python3\", \"judge.py\"]', timeout_s=5; may be "
                                      "given several times", 0},
     {"config", OPT_CONFIG, "FILE", 0, "read the scorer from a JSON file, written as under \"scorer\" of a run's configuration", 0},
@@ -107,10 +107,27 @@ static int open_scorer(struct scorer **s, struct settings *settings, struct plm_
 {
     struct section root = settings_root(settings);
     int code = scorer_open(s, &root, st);
-    if (!code)
-        code = settings_finish(settings, st);
-    if (!code && scorer_needs_model(*s))
-        code = status_set(st, PLM_EUNSUPPORTED, "a scorer of kind \"%s\" needs a model, which plm align gives it; expected a kind without", scorer_kind(*s));
+    return code ? code : settings_finish(settings, st);
+}
+
+/* Scores all answers. */
+static int score(struct scorer *s, struct score_input *in, int threads, struct scorer_stats *stats, double *seconds, struct plm_status *st)
+{
+    struct thread_pool *pool = NULL;
+    struct score_model *model = NULL;
+    const bool by_model = scorer_needs_model(s);
+    int code = by_model ? pool_create(&pool, threads, st) : PLM_OK;
+    const struct score_model_options o = {.pool = pool, .report = true};
+    if (!code && by_model)
+        code = score_model_open(&model, s, &o, st);
+    const double start = seconds_now();
+    if (!code && by_model)
+        code = score_model_score(model, &in->tasks, in->answers.answers, in->answers.n, stats, st);
+    else if (!code)
+        code = scorer_score(s, &in->tasks, in->answers.answers, in->answers.n, threads ? threads : threads_available(), stats, st);
+    *seconds = seconds_now() - start;
+    score_model_close(model);
+    pool_destroy(pool);
     return code;
 }
 
@@ -274,10 +291,10 @@ int command_score(int argc, char **argv)
         code = open_scorer(&s, settings, &st);
     if (!code)
         code = score_rows_read(&in, a.file, &a.rows, &st);
-    const double start = seconds_now();
+    double seconds = 0;
     if (!code)
-        code = scorer_score(s, &in.tasks, in.answers.answers, in.answers.n, a.threads ? a.threads : threads_available(), &stats, &st);
-    if (!code && !(result = summary(s, &in.answers, &stats, seconds_now() - start, &st)))
+        code = score(s, &in, a.threads, &stats, &seconds, &st);
+    if (!code && !(result = summary(s, &in.answers, &stats, seconds, &st)))
         code = st.code;
     if (!code && a.show && !a.json)
         code = show_examples(s, &in, a.show, &st);

@@ -30,6 +30,7 @@ int command_plan(int argc, char **argv);
 int command_pretrain(int argc, char **argv);
 int command_sft(int argc, char **argv);
 int command_align(int argc, char **argv);
+int command_reward(int argc, char **argv);
 int command_score(int argc, char **argv);
 int command_export(int argc, char **argv);
 int command_quantize(int argc, char **argv);

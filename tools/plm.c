@@ -10,6 +10,7 @@ static const struct command commands[] = {
     {"pretrain", "pretrain a model, alone or under mpirun", command_pretrain},
     {"sft", "fine-tune a model on conversations, alone or under mpirun", command_sft},
     {"align", "learn from preferences in rounds (ARIES, DPO, GRPO ...), alone or under mpirun", command_align},
+    {"reward", "train a reward model on pairs, alone or under mpirun", command_reward},
     {"score", "score answers by a rule, by tests, by a command: try a reward before it is trained on", command_score},
     {"export", "write a model as GGUF or as a Hugging Face directory", command_export},
     {"quantize", "write a model as GGUF of another type", command_quantize},

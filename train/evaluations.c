@@ -24,7 +24,8 @@ static double record_value(const json_t *record, enum sft_metric metric)
     const char *name;
     json_t *source;
     json_object_foreach(json_object_get(record, "held_out"), name, source) {
-        const double n = json_number_value(json_object_get(source, "tokens"));
+        const json_t *count = json_object_get(source, "tokens");
+        const double n = json_number_value(count ? count : json_object_get(source, "pairs"));
         loss += n * json_number_value(json_object_get(source, "loss"));
         tokens += n;
     }

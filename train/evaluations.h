@@ -10,7 +10,7 @@
 struct evaluations {
     char path[PATH_MAX];
     enum sft_metric metric;
-    json_t *list;          /* [{"step", "held_out": {name: {"loss", "token_accuracy", "tokens"}}, "answers": [...]}], by rising step */
+    json_t *list;          /* [{"step", "held_out": {name: {"loss", "token_accuracy", "tokens" or "pairs"}}, "answers": [...]}], by rising step */
     int64_t best_step;     /* -1: none yet. Step 0, the model before training, is shown and never the best */
     double best;           /* its loss or score */
     int since;             /* evaluations after the best */

@@ -6,6 +6,8 @@
 
 /* ---- packing ---- */
 
+#define OPEN 256 /* micro-batches that may still take a sequence: hundreds of thousands of sequences are packed in seconds, and older ones have little room left */
+
 struct packer {
     const struct examples *e;
     struct micro_batches *m;
@@ -55,7 +57,7 @@ static int add_batch(struct packer *p, struct plm_status *st)
 static int place_group(struct packer *p, const int64_t *sequences, int64_t n, int *row_of, struct plm_status *st)
 {
     int64_t best = -1, best_left = 0, left;
-    for (int64_t b = 0; b < p->batches; b++)
+    for (int64_t b = p->batches > OPEN ? p->batches - OPEN : 0; b < p->batches; b++)
         if (fits(p, b, sequences, n, row_of, &left) && (best < 0 || left < best_left))
             best = b, best_left = left;
     int code = PLM_OK;
@@ -98,7 +100,7 @@ static int compare_places(const void *a, const void *b)
 static int group_by_batch(struct packer *p, int64_t n, struct plm_status *st)
 {
     struct micro_batches *m = p->m;
-    struct placed_sequence *sorted = malloc((size_t)n * sizeof *sorted);
+    struct placed_sequence *sorted = malloc((size_t)(n + 1) * sizeof *sorted);
     int64_t *begin = calloc((size_t)p->batches + 2, sizeof *begin);
     if (!sorted || !begin) {
         free(sorted), free(begin);
@@ -188,11 +190,14 @@ void micro_batch_fill(const struct micro_batches *m, int64_t i, const struct exa
 
 /* ---- through the step ---- */
 
-/* nll (by position of the batch) of micro-batch i as log-probabilities by token of the examples. */
-static void gather_log_probs(const struct micro_batches *m, int64_t i, const struct examples *e, const struct batch *b, const float *nll, float *log_probs)
+/* nll (by position of the batch) of micro-batch i as log-probabilities by token of the examples. first (NULL: all): only where a sequence is placed first. */
+static void gather_log_probs(const struct micro_batches *m, int64_t i, const struct examples *e, const struct batch *b, const float *nll, const uint8_t *first,
+                             float *log_probs)
 {
     for (int64_t k = m->begin[i]; k < m->begin[i + 1]; k++) {
         const struct placed_sequence *p = &m->placed[k];
+        if (first && !first[k])
+            continue;
         const int64_t at = (int64_t)p->row * b->seq_len + p->column, begin = e->begin[p->sequence];
         for (int64_t t = 0; t < inputs_of(e, p->sequence); t++)
             log_probs[begin + t + 1] = b->weight[at + t] != 0 ? -nll[at + t] : 0;
@@ -204,13 +209,22 @@ int sequences_log_probs(struct step *s, const struct examples *e, const struct m
                         struct comm *comm, struct plm_status *st)
 {
     memset(log_probs, 0, (size_t)e->begin[e->n] * sizeof *log_probs);
-    for (int64_t i = comm->rank; i < m->n; i += comm->size) {
+    const int64_t placed = m->begin[m->n];
+    uint8_t *first = malloc((size_t)placed + 1), *seen = calloc((size_t)e->n + 1, 1);
+    int code = comm_agree(comm, first && seen ? PLM_OK : status_no_memory(st, (size_t)(placed + e->n), "the places of sequences"), st);
+    for (int64_t k = 0; k < placed && !code; k++) {
+        first[k] = !seen[m->placed[k].sequence];
+        seen[m->placed[k].sequence] = 1;
+    }
+    for (int64_t i = comm->rank; i < m->n && !code; i += comm->size) {
         micro_batch_fill(m, i, e, scratch, s->max_rows, s->max_len);
         step_forward(s, scratch);
         step_nll(s, scratch, nll, NULL);
-        gather_log_probs(m, i, e, scratch, nll, log_probs);
+        gather_log_probs(m, i, e, scratch, nll, first, log_probs);
     }
-    return comm_sum_floats(comm, log_probs, e->begin[e->n], st); /* every token has one summand that is not zero */
+    free(first);
+    free(seen);
+    return code ? code : comm_sum_floats(comm, log_probs, e->begin[e->n], st); /* every token has one summand that is not zero */
 }
 
 int sequences_backward(struct step *s, const struct examples *e, const struct micro_batches *m, const struct sequence_objective *objective, struct batch *scratch,
@@ -222,7 +236,7 @@ int sequences_backward(struct step *s, const struct examples *e, const struct mi
         micro_batch_fill(m, i, e, b, s->max_rows, s->max_len);
         step_forward(s, b);
         step_nll(s, b, nll, NULL);
-        gather_log_probs(m, i, e, b, nll, log_probs);
+        gather_log_probs(m, i, e, b, nll, NULL, log_probs);
         for (int64_t k = m->begin[i]; k < m->begin[i + 1]; k++) {
             const int64_t sequence = m->placed[k].sequence;
             memset(coef + e->begin[sequence], 0, (size_t)example_length(e, sequence) * sizeof *coef);

@@ -20,7 +20,7 @@ struct micro_batches {
     int64_t inputs, capacity;       /* positions used, and those of all micro-batches */
 };
 
-/* Pack sequences list[0, n): group[i] (non-decreasing) ties those together that must lie in one micro-batch. Best fit over open micro-batches. Every
+/* Pack sequences list[0, n): group[i] (non-decreasing) ties those together that must lie in one micro-batch. Best fit over the newest micro-batches (256). Every
  * sequence must have 2 to len + 1 tokens and a group must fit (PLM_EINVAL otherwise, naming the sequence). */
 int micro_batches_pack(struct micro_batches *m, const struct examples *e, const int64_t *list, const int64_t *group, int64_t n, int rows, int len,
                        struct plm_status *st);

@@ -66,7 +66,8 @@ static int open_trainer(struct run *r, struct comm *comm, struct plm_status *st)
     struct trainer_options o = {.run_dir = c->run_dir, .tokenizer = c->tokenizer, .model_path = r->model_path, .settings = c->settings, .seed = c->seed,
         .threads = c->threads, .max_rows = c->micro_batch, .max_len = c->seq_len, .adamw = c->adamw, .clip = c->clip,
         .checkpoint_keep = c->checkpoint_keep, .log_every = c->log_every, .total_steps = r->data.total_steps, .lora = c->adapt ? &c->lora : NULL};
-    int code = comm_agree(comm, sft_data_hash(&r->data, o.config_sha256, st), st);
+    int code = sft_data_hash(&r->data, c->adapt ? r->model_path : "", o.config_sha256, st); /* adapters are made around that very checkpoint */
+    code = comm_agree(comm, code, st);
     if (!code)
         code = trainer_open(&r->t, &o, comm, st);
     if (!code)

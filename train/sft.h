@@ -13,12 +13,12 @@ struct sft_result {
     double best;        /* its held-out loss or score */
 };
 
-/* Run or continue the run in c->run_dir. Collective. The loss is the mean over the target tokens of an optimizer step, whatever the micro-batches and ranks; rows are
- * taken in an order that depends on files, configuration and seed only.
+/* Run or continue the run in c->run_dir. Collective. The loss is the mean over the target tokens of an optimizer step, whatever the micro-batches and
+ * ranks; rows are taken in an order that depends on files, configuration and seed only.
  *
- * Writes RUN/run.json (the resolved configuration), metrics.jsonl, samples.jsonl, evaluation.json, checkpoints step-N (merged weights, and with LoRA the PEFT adapter
- * beside them; chat and refinement templates) and best, the model of the best evaluation. SIGINT, SIGTERM or SIGUSR1 on any rank saves after the current step and
- * stops. */
+ * Writes RUN/run.json (the resolved configuration), metrics.jsonl and TensorBoard events, samples.jsonl, evaluation.json, checkpoints step-N and best, the
+ * model of the best evaluation. Checkpoints are model directories with merged weights and the templates; with LoRA the PEFT adapter lies beside them.
+ * SIGINT, SIGTERM or SIGUSR1 on any rank saves after the current step and stops. */
 int sft_run(const struct sft_config *c, struct comm *comm, struct sft_result *result, struct plm_status *st);
 
 #endif

@@ -8,8 +8,13 @@
  *     optimizer        as in pretraining
  *     lora             {"rank", "alpha"}; default: all weights are trained
  *     neftune_alpha    noise on the embeddings (NEFTune); default 0: none
- *     phases           in order, each with its own data and learning rate: see struct sft_phase
- *     eval, early_stop, checkpoint, log                see struct sft_config
+ *     phases           in order: [{"name", "epochs" or "steps", "batch_rows", "peak", "floor", "warmup", "decay_shape", "over_long": "drop" or "truncate",
+ *                      "last_turn_only", "skip_bad", "reset_optimizer", "sources": [{"path", "weight", "fields", "use": "conversation", "chosen" or
+ *                      "refine"}]}]
+ *     eval             {"every_steps", "at_start", "max_rows", "last_turn_only", "sources": [{"name", "path", "fields", "use"}],
+ *                      "answers": {"path", "fields", "count", "max_tokens", "refinements", "temperature", "batch", "samples", "scorer": {"kind", ...}}}
+ *     early_stop       {"patience", "metric": "loss" or "score"}; the metric decides what RUN/best is, also without patience
+ *     checkpoint, log  {"every_steps", "keep"}, {"every_steps"}
  *
  * Relative paths are relative to the current directory. */
 #ifndef TRAIN_SFT_CONFIG_H

@@ -212,9 +212,14 @@ void sft_data_close(struct sft_data *d)
     *d = (struct sft_data){0};
 }
 
-int sft_data_hash(const struct sft_data *d, char hex[SHA256_HEX], struct plm_status *st)
+int sft_data_hash(const struct sft_data *d, const char *more, char hex[SHA256_HEX], struct plm_status *st)
 {
-    int code = sft_config_hash(d->c, hex, st);
+    char parts[2][SHA256_HEX];
+    int code = sft_config_hash(d->c, parts[0], st);
+    if (!code)
+        code = sha256_bytes(more, strlen(more), parts[1], st);
+    if (!code)
+        code = sha256_bytes(parts, sizeof parts, hex, st);
     for (int i = 0; i < d->c->n_phases && !code; i++) {
         const struct examples *e = &d->phases[i].examples;
         char all[4][SHA256_HEX];

@@ -1,7 +1,7 @@
 /* The data of a fine-tuning run: token sequences of every phase, packed into rows, and which rows an optimizer step takes.
  *
- * A pure function of (files, configuration, seed, step): the rows of an epoch are packed anew (other neighbours, the same number of rows) and shuffled; steps take
- * the next batch_rows of them, epoch after epoch, the last step of a phase what is left. */
+ * A pure function of (files, configuration, seed, step): the rows of an epoch are packed anew (other neighbours, the same number of rows) and
+ * shuffled; steps take the next batch_rows of them, epoch after epoch, the last step of a phase what is left. */
 #ifndef TRAIN_SFT_DATA_H
 #define TRAIN_SFT_DATA_H
 
@@ -34,8 +34,8 @@ struct sft_renderer {
     const struct refine_template *refine;
 };
 
-/* Sequences of n sources, at most seq_len + 1 tokens long. max_rows: of each source (0: all). report: log the counts of every source, rows dropped
- * and why. */
+/* Append the sequences of n sources, at most seq_len + 1 tokens long: conversations first, then pairs. report: log the counts of every source, rows
+ * dropped and why. */
 int sft_read_sources(struct examples *out, const struct sft_source *sources, int n, const struct sft_renderer *r, const struct sft_phase *how, int seq_len,
                      uint64_t seed, bool report, struct plm_status *st);
 
@@ -43,8 +43,8 @@ int sft_read_sources(struct examples *out, const struct sft_source *sources, int
 int sft_data_open(struct sft_data *d, const struct sft_config *c, const struct sft_renderer *r, bool report, struct plm_status *st);
 void sft_data_close(struct sft_data *d);
 
-/* SHA-256 of the configuration's hash and of all sequences and targets: what a run that continues must agree in. */
-int sft_data_hash(const struct sft_data *d, char hex[SHA256_HEX], struct plm_status *st);
+/* SHA-256 of the configuration's hash, another text, and all sequences and targets: what a run that continues must agree in. */
+int sft_data_hash(const struct sft_data *d, const char *more, char hex[SHA256_HEX], struct plm_status *st);
 
 /* Where an optimizer step is. */
 struct sft_point {

@@ -401,22 +401,15 @@ static void embed_gradient(void *ctx, int64_t begin, int64_t end, int worker)
         j->s->ops->add(grad + j->b->tokens[r] * d + begin, j->s->d_residual + r * d + begin, end - begin);
 }
 
-void step_backward(struct step *s, const struct batch *b, const float *coef, float *nll)
+float *step_hidden_gradients(struct step *s, const struct batch *b)
 {
-    const int64_t rows = (int64_t)b->rows * b->seq_len, d = s->config.hidden_size, vocab = s->config.vocab_size;
-    const int64_t n_targets = choose_rows(s, coef, rows);
-    for (int64_t r = 0; r < rows; r++)
-        nll[r] = 0;
-    if (n_targets < rows)
-        memset(s->d_normed, 0, (size_t)rows * (size_t)d * sizeof *s->d_normed);
-    for (int64_t at = 0; at < n_targets; at += s->logit_rows) {
-        const int64_t n = chunk_rows(s, n_targets - at), *chosen = s->head_rows + at;
-        const bool direct = contiguous(s, at, n);
-        const float *h = head_chunk(s, b, at, n, (struct loss_job){.logits = s->logits, .coef = coef, .nll = nll});
-        linear_backward(s, &s->bound.embed, &s->bound_grads.embed, direct ? s->d_normed + chosen[0] * d : s->d_head_h, d, false, s->logits, vocab, h, d, n);
-        for (int64_t i = 0; i < n && !direct; i++)
-            memcpy(s->d_normed + chosen[i] * d, s->d_head_h + i * d, (size_t)d * sizeof *s->d_normed);
-    }
+    memset(s->d_normed, 0, (size_t)b->rows * (size_t)b->seq_len * (size_t)s->config.hidden_size * sizeof *s->d_normed);
+    return s->d_normed;
+}
+
+void step_backward_hidden(struct step *s, const struct batch *b)
+{
+    const int64_t rows = (int64_t)b->rows * b->seq_len, d = s->config.hidden_size;
     norm_backward(s, (struct norm_backward_job){.dy = s->d_normed, .lddy = d, .x = s->final_x, .ldx = d, .weight = weight_f32(&s->bound.final_norm),
         .rstd = s->final_rstd, .dx = s->d_residual, .lddx = d, .dw = (float *)s->bound_grads.final_norm.data, .rows = rows, .n = d});
     for (int i = s->config.num_hidden_layers - 1; i >= 0; i--) {
@@ -426,4 +419,23 @@ void step_backward(struct step *s, const struct batch *b, const float *coef, flo
     }
     struct embed_job j = {s, b};
     pool_for(s->pool, d, 64, embed_gradient, &j);
+}
+
+void step_backward(struct step *s, const struct batch *b, const float *coef, float *nll)
+{
+    const int64_t rows = (int64_t)b->rows * b->seq_len, d = s->config.hidden_size, vocab = s->config.vocab_size;
+    const int64_t n_targets = choose_rows(s, coef, rows);
+    for (int64_t r = 0; r < rows; r++)
+        nll[r] = 0;
+    if (n_targets < rows)
+        step_hidden_gradients(s, b);
+    for (int64_t at = 0; at < n_targets; at += s->logit_rows) {
+        const int64_t n = chunk_rows(s, n_targets - at), *chosen = s->head_rows + at;
+        const bool direct = contiguous(s, at, n);
+        const float *h = head_chunk(s, b, at, n, (struct loss_job){.logits = s->logits, .coef = coef, .nll = nll});
+        linear_backward(s, &s->bound.embed, &s->bound_grads.embed, direct ? s->d_normed + chosen[0] * d : s->d_head_h, d, false, s->logits, vocab, h, d, n);
+        for (int64_t i = 0; i < n && !direct; i++)
+            memcpy(s->d_normed + chosen[i] * d, s->d_head_h + i * d, (size_t)d * sizeof *s->d_normed);
+    }
+    step_backward_hidden(s, b);
 }

@@ -78,4 +78,9 @@ void step_logits(struct step *s, const struct batch *b, float *nll, float *logit
  * losses, as in pretraining and SFT. */
 void step_backward(struct step *s, const struct batch *b, const float *coef, float *nll);
 
+/* A backward pass that begins at the hidden states instead, for objectives that are no function of token log-probabilities: after step_forward, fill in the
+ * gradients of final_h (rows*len, d), which come zeroed, then go on from there. */
+float *step_hidden_gradients(struct step *s, const struct batch *b);
+void step_backward_hidden(struct step *s, const struct batch *b);
+
 #endif

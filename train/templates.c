@@ -4,8 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* The path to open: what was asked for, the model's own file when it has one, NULL for the built-in template. */
-static const char *choose(const char *asked, const char *model_dir, const char *name, char path[PATH_MAX])
+const char *template_choose(const char *asked, const char *model_dir, const char *name, char path[PATH_MAX])
 {
     if (asked)
         return asked;
@@ -17,8 +16,8 @@ int templates_open(struct templates *t, const char *chat_path, const char *refin
 {
     char path[PATH_MAX];
     *t = (struct templates){0};
-    int code = chat_template_open(&t->chat, choose(chat_path, model_dir, CHAT_TEMPLATE_FILE, path), st);
-    return code ? code : refine_template_open(&t->refine, choose(refine_path, model_dir, REFINE_TEMPLATE_FILE, path), st);
+    int code = chat_template_open(&t->chat, template_choose(chat_path, model_dir, CHAT_TEMPLATE_FILE, path), st);
+    return code ? code : refine_template_open(&t->refine, template_choose(refine_path, model_dir, REFINE_TEMPLATE_FILE, path), st);
 }
 
 void templates_close(struct templates *t)

@@ -89,12 +89,17 @@ static int continue_from(struct trainer *t, const char *path, struct plm_status 
                           "give this run another run_dir, or remove that one", path);
     if (!code)
         code = check_tokenizer(t, path, st);
+    if (!code && t->o.extra)
+        code = extra_params_load(t->o.extra, path, true, st);
     if (code)
         return code;
     t->state = state;
     t->state.world_size = t->comm->size;
+    char total[32] = "";
+    if (t->o.total_steps)
+        snprintf(total, sizeof total, " of %lld", (long long)t->o.total_steps);
     if (t->comm->rank == 0)
-        log_info("continuing from %s (step %lld of %lld)", path, (long long)state.step, (long long)t->o.total_steps);
+        log_info("continuing from %s (step %lld%s)", path, (long long)state.step, total);
     if (t->comm->rank == 0 && state.world_size != t->comm->size)
         log_info("it was saved by %d ranks, now there are %d: the same samples, but sums may differ in the last bits", state.world_size, t->comm->size);
     return PLM_OK;
@@ -178,8 +183,11 @@ int trainer_open(struct trainer *t, const struct trainer_options *o, struct comm
     code = comm_agree(comm, open_files(t, st), st);
     if (code || comm->rank != 0)
         return code;
-    log_info("%.2f M parameters, %lld steps; %d ranks x %d threads, %s kernels, %s matrix products", (double)t->step.table.parameters / 1e6,
-             (long long)o->total_steps, comm->size, pool_size(t->pool), t->matmul.ops.name, t->matmul.library);
+    char steps[32] = "";
+    if (o->total_steps) /* preference learning does not know them before its data is there */
+        snprintf(steps, sizeof steps, ", %lld steps", (long long)o->total_steps);
+    log_info("%.2f M parameters%s; %d ranks x %d threads, %s kernels, %s matrix products", (double)t->step.table.parameters / 1e6, steps, comm->size,
+             pool_size(t->pool), t->matmul.ops.name, t->matmul.library);
     if (t->adapted)
         log_info("LoRA of rank %d, alpha %g: %.3f M parameters are trained", o->lora->rank, o->lora->alpha, (double)t->lora.table.parameters / 1e6);
     log_set_sink(progress_log_sink, &t->progress);
@@ -189,7 +197,8 @@ int trainer_open(struct trainer *t, const struct trainer_options *o, struct comm
 void trainer_close(struct trainer *t)
 {
     if (t->skipped && t->comm->rank == 0)
-        log_warn("%lld of %lld steps were skipped because something was not finite", (long long)t->skipped, (long long)(t->state.step - t->first_step));
+        log_warn("%lld of %lld steps were skipped: something was not finite, or there was no token to predict", (long long)t->skipped,
+                 (long long)(t->state.step - t->first_step));
     if (t->comm && t->comm->rank == 0)
         log_set_sink(NULL, NULL);
     progress_close(&t->progress);
@@ -211,18 +220,23 @@ void trainer_close(struct trainer *t)
 int trainer_update(struct trainer *t, double lr, struct step_control control, struct update_outcome *out, struct plm_status *st)
 {
     const struct tensor_table *table = trained_table(t);
+    struct extra_params *extra = t->o.extra;
     if (t->adapted)
         lora_gradients(&t->lora, t->step.grads, &t->matmul.ops, t->pool);
     float *grads = trained_grads(t);
     control.stop = signals_stop_requested() != 0;
     *out = (struct update_outcome){.control = control};
     int code = comm_sum_floats(t->comm, grads, table->padded, st);
+    if (!code && extra)
+        code = comm_sum_floats(t->comm, extra->grads, extra->table.padded, st);
     if (!code)
         code = comm_step_control(t->comm, &out->control, st);
     if (code)
         return code;
     /* Rank 0's norm, so that ranks on different processors, whose last bits may differ, apply the same factor. */
     double sum = norm_sum_squares(grads, table->padded, t->norm_partials, t->pool);
+    if (extra)
+        sum += norm_sum_squares(extra->grads, extra->table.padded, t->norm_partials, t->pool);
     code = comm_broadcast(t->comm, &sum, sizeof sum, 0, st);
     if (code)
         return code;
@@ -236,7 +250,12 @@ int trainer_update(struct trainer *t, double lr, struct step_control control, st
         return PLM_OK;
     }
     const struct adamw_range all = {0, table->padded, trained_params(t), grads, t->m, t->v};
-    adamw_update(&t->o.adamw, table, &all, ++t->state.updates, lr, clip_factor(out->grad_norm, t->o.clip) / weight, t->pool);
+    const double scale = clip_factor(out->grad_norm, t->o.clip) / weight;
+    adamw_update(&t->o.adamw, table, &all, ++t->state.updates, lr, scale, t->pool);
+    if (extra) {
+        const struct adamw_range beside = {0, extra->table.padded, extra->params, extra->grads, extra->m, extra->v};
+        adamw_update(&t->o.adamw, &extra->table, &beside, t->state.updates, lr, scale, t->pool);
+    }
     if (t->adapted)
         lora_merge(&t->lora, t->step.weights, &t->matmul.ops, t->pool);
     return PLM_OK;
@@ -247,6 +266,10 @@ void trainer_reset_optimizer(struct trainer *t)
     const size_t n = (size_t)trained_table(t)->padded;
     memset(t->m, 0, n * sizeof *t->m);
     memset(t->v, 0, n * sizeof *t->v);
+    if (t->o.extra) {
+        memset(t->o.extra->m, 0, (size_t)t->o.extra->table.padded * sizeof(float));
+        memset(t->o.extra->v, 0, (size_t)t->o.extra->table.padded * sizeof(float));
+    }
     t->state.updates = 0;
 }
 
@@ -273,6 +296,10 @@ static int write_more(void *ctx, const char *dir, const char **names, int *n_nam
         code = lora_save(&t->lora, dir, t->o.model_path ? t->o.model_path : "", st);
         names[(*n_names)++] = "adapter_model.safetensors";
         names[(*n_names)++] = "adapter_config.json";
+    }
+    if (!code && t->o.extra) {
+        code = extra_params_save(t->o.extra, dir, names + *n_names, st);
+        *n_names += 2;
     }
     return code;
 }

@@ -7,6 +7,7 @@
 #include "infer/model/model.h"
 #include "optim/adamw.h"
 #include "train/comm.h"
+#include "train/extra_params.h"
 #include "train/lora.h"
 #include "train/manifest.h"
 #include "train/matmul.h"
@@ -32,6 +33,7 @@ struct trainer_options {
     int64_t log_every;
     int64_t total_steps;              /* for messages */
     const struct lora_options *lora;  /* NULL: all weights are trained */
+    struct extra_params *extra;       /* trained with them; NULL: none. The caller's, who zeroes their gradients before a step */
 };
 
 /* A small file that every checkpoint of the job carries: the chat template, the refinement template. */

@@ -8,7 +8,11 @@
 #include "infer/model/sequence.h"
 #include "infer/text/sampling.h"
 
-enum { SPARSE_BATCH = 4, BLOCK = 1024 }; /* batches that read neurons one by one; logits whose exponentials are added in single precision */
+enum {
+    SPARSE_BATCH = 4,   /* batches that read neurons one by one */
+    BLOCK = 1024,       /* logits whose exponentials are added in single precision */
+    WORTH_WAITING = 16, /* tokens: prompts are prefilled together, and one that waits for another is not */
+};
 
 struct slot {
     struct sequence *sequence;
@@ -66,7 +70,7 @@ static void lay_out(struct completer *c)
 static int create(struct completer *c, struct plm_status *st)
 {
     const struct engine_options eo = {.n_threads = c->o.n_threads, .max_batch = c->o.max_batch, .context = c->o.context,
-                                      .dense = c->o.max_batch > SPARSE_BATCH};
+                                      .dense = c->o.max_batch > SPARSE_BATCH, .ops = c->o.ops};
     int code = sampling_check(&c->o.sampling, st);
     if (!code && (c->o.max_batch < 1 || c->o.n_end_tokens < 0))
         code = status_set(st, PLM_EINVAL, "a batch of %d completions with %d ending tokens was asked for, expected 1 and 0 at least", c->o.max_batch,
@@ -146,12 +150,12 @@ static struct slot *find_source(struct completer *c, const struct completion_req
     return best;
 }
 
-/* Does a prompt that is about to be prefilled begin like this one, for longer than what is there already? */
+/* Does a prompt that is about to be prefilled begin like this one, for much longer than what is there already? */
 static bool worth_waiting(const struct completer *c, const struct completion_request *r, int64_t common)
 {
     bool yes = false;
     for (int i = 0; i < c->o.max_batch && !yes; i++)
-        yes = c->slots[i].pending && in_common(c->slots[i].request.prompt, c->slots[i].request.n_prompt, r->prompt, r->n_prompt) > common;
+        yes = c->slots[i].pending && in_common(c->slots[i].request.prompt, c->slots[i].request.n_prompt, r->prompt, r->n_prompt) >= common + WORTH_WAITING;
     return yes;
 }
 

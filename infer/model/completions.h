@@ -29,6 +29,7 @@ struct completer_options {
     struct plm_sampling sampling; /* seed unused: each request has its own */
     const int32_t *end_tokens; /* (n_end_tokens) any of them ends a completion */
     int n_end_tokens;
+    const struct ops *ops;     /* as in struct engine_options */
 };
 
 struct completer;

@@ -20,6 +20,7 @@ struct engine {
     struct decode_row *rows;          /* (max_batch) */
     float *batch_logits;              /* (max_batch, V) */
     struct prefill_buffers prefill;
+    struct prefill_part *parts;       /* (max_batch) */
     const void *const *neurons;       /* (n_layer), the model's; NULL: dense */
     int64_t *active;                  /* (n_layer) active neurons of `computed` tokens */
     int64_t computed;
@@ -35,6 +36,7 @@ static void engine_layout(struct engine *e)
     e->rows = arena_alloc(arena, (size_t)e->max_batch, sizeof *e->rows);
     e->batch_logits = arena_alloc(arena, (size_t)e->max_batch * (size_t)c->vocab_size, sizeof *e->batch_logits);
     prefill_buffers_layout(&e->prefill, c, e->ops, e->context, e->max_batch, e->policies, pool_size(e->pool), arena);
+    e->parts = arena_alloc(arena, (size_t)e->max_batch, sizeof *e->parts);
     e->normed = e->prefill.act.a;
     e->active = arena_alloc(arena, (size_t)c->num_hidden_layers, sizeof *e->active);
     if (e->policies) {
@@ -49,7 +51,7 @@ static int engine_prepare(struct engine *e, const struct plm_model *model, const
 {
     const struct engine_options o = options ? *options : (struct engine_options){0};
     const int limit = model->config.max_position_embeddings;
-    *e = (struct engine){.model = model, .ops = ops_select(OPS_BEST), .context = o.context ? o.context : limit, .max_batch = o.max_batch ? o.max_batch : 1,
+    *e = (struct engine){.model = model, .ops = o.ops ? o.ops : ops_select(OPS_BEST), .context = o.context ? o.context : limit, .max_batch = o.max_batch ? o.max_batch : 1,
         .policies = o.policies};
     if (o.context < 0 || o.context > limit)
         return status_set(st, PLM_ELIMIT, "a context of %lld positions was asked for, the model was trained for 1 to %d", (long long)o.context, limit);
@@ -133,37 +135,58 @@ static void head(const struct engine *e, const float *x, int64_t rows, float *lo
     forward_linear(&f, logits, e->model->config.vocab_size, e->normed, d, &e->model->weights.embed, rows, false);
 }
 
-static int prefill(struct engine *e, const struct engine_item *item, struct plm_status *st)
-{
-    const int64_t vocab = e->model->config.vocab_size, d = e->model->config.hidden_size;
-    struct sequence *s = item->sequence;
-    const float *x = e->prefill.act.x;
-    for (int64_t at = 0; at < item->n;) {
-        const int64_t n = item->n - at < PREFILL_CHUNK ? item->n - at : PREFILL_CHUNK;
-        const struct forward_pass f = pass_for(e, n, s->length);
-        e->computed += n;
-        prefill_chunk(&f, &e->prefill, item->tokens + at, s->layers, s->sums);
-        sequence_remember(s, item->tokens + at, n);
-        if (item->logits && item->all)
-            head(e, x, n, item->logits + at * vocab);
-        at += n;
-        if (item->logits && !item->all && at == item->n)
-            head(e, x + (n - 1) * d, 1, item->logits);
-    }
-    if (item->sequence->options.policy.policy == POLICY_FULL)
-        return PLM_OK;
-    int code = sequence_finish_prompt(item->sequence, e->ops, e->pool, e->decode.policy_scratch, st);
-    if (code)
-        sequence_truncate(item->sequence, 0, NULL);
-    return code;
-}
-
 /* Do the item's tokens go through the cache one at a time? A prompt that a policy will compress is attended in full. */
 static bool is_decoded(const struct engine_item *item)
 {
     if (item->sequence->options.policy.policy != POLICY_FULL)
         return item->sequence->compressed;
     return item->n == 1 || item->decode;
+}
+
+/* The next tokens of items that are not decoded, of as many as one pass takes; a prompt that a policy will compress goes alone. Returns in
+ * *n how many there were. */
+static int prefill_tokens(struct engine *e, const struct engine_item *items, int n_items, int64_t *n, struct plm_status *st)
+{
+    const int64_t vocab = e->model->config.vocab_size, d = e->model->config.hidden_size;
+    int64_t rows = 0;
+    int n_parts = 0, code = PLM_OK;
+    bool alone = false;
+    for (int i = 0; i < n_items; i++) {
+        struct sequence *s = items[i].sequence;
+        const bool full = s->options.policy.policy == POLICY_FULL;
+        const int64_t at = s->length - s->step_begin, left = is_decoded(&items[i]) ? 0 : items[i].n - at;
+        const int64_t room = alone || n_parts == e->max_batch || (rows && !full) ? 0 : e->prefill.rows - rows;
+        s->step_rows = left < room ? left : room;
+        if (s->step_rows > 0)
+            e->parts[n_parts++] = (struct prefill_part){items[i].tokens + at, s->step_rows, s->length, s->layers, s->sums};
+        rows += s->step_rows;
+        alone = alone || (s->step_rows > 0 && !full);
+    }
+    *n = rows;
+    if (rows == 0)
+        return PLM_OK;
+    const struct forward_pass f = pass_for(e, rows, 0);
+    e->computed += rows;
+    prefill_chunk(&f, &e->prefill, e->parts, n_parts);
+    const float *x = e->prefill.act.x;
+    for (int i = 0; i < n_items && !code; i++) {
+        const struct engine_item *item = &items[i];
+        struct sequence *s = item->sequence;
+        const int64_t at = s->length - s->step_begin, end = at + s->step_rows;
+        if (s->step_rows == 0)
+            continue;
+        sequence_remember(s, item->tokens + at, s->step_rows);
+        if (item->logits && item->all)
+            head(e, x, s->step_rows, item->logits + at * vocab);
+        else if (item->logits && end == item->n)
+            head(e, x + (s->step_rows - 1) * d, 1, item->logits);
+        x += s->step_rows * d;
+        if (s->options.policy.policy != POLICY_FULL && end == item->n)
+            code = sequence_finish_prompt(s, e->ops, e->pool, e->decode.policy_scratch, st);
+        if (code)
+            sequence_truncate(s, 0, NULL);
+    }
+    return code;
 }
 
 /* The next tokens of every item that is decoded, as one batch: one of each, and what room is left for more of those whose cache only
@@ -244,10 +267,8 @@ int engine_step(struct engine *e, const struct engine_item *items, int n_items, 
         items[i].sequence->step_begin = items[i].sequence->length;
     while (decode_tokens(e, items, n_items))
         ;
-    for (int i = 0; i < n_items; i++) {
-        int code = is_decoded(&items[i]) ? PLM_OK : prefill(e, &items[i], st);
-        if (code)
-            return code;
-    }
-    return PLM_OK;
+    int code = PLM_OK;
+    for (int64_t n = 1; n > 0 && !code;)
+        code = prefill_tokens(e, items, n_items, &n, st);
+    return code;
 }

@@ -18,6 +18,7 @@ struct engine_options {
     int64_t context;   /* most slots of a sequence; 0: what the model was trained for */
     bool dense;        /* do without neuron-major copies of ffn_down: less memory, all neurons are read */
     bool policies;     /* sequences may have cache policies: room for what they need */
+    const struct ops *ops; /* the operations to use, e.g. those of a trainer; NULL: the core's best. Must outlive the engine */
 };
 
 /* The model must outlive the engine. Free with engine_destroy, after its sequences. */

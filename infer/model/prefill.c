@@ -8,12 +8,14 @@
 
 static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-void prefill_buffers_layout(struct prefill_buffers *b, const struct model_config *c, const struct ops *ops, int64_t context, int64_t rows,
+void prefill_buffers_layout(struct prefill_buffers *b, const struct model_config *c, const struct ops *ops, int64_t context, int64_t batch,
                             bool policies, int threads, struct arena *arena)
 {
     const size_t d = (size_t)c->hidden_size, heads = (size_t)c->num_attention_heads, latent = (size_t)model_latent_dim(c), f = sizeof(float);
     const int64_t keys = min_i64(context, PREFILL_KEYS);
-    const size_t chunk = (size_t)min_i64(context, PREFILL_CHUNK), normed = (size_t)rows > chunk ? (size_t)rows : chunk;
+    b->rows = min_i64(context * batch, PREFILL_CHUNK);
+    const size_t chunk = (size_t)b->rows, normed = (size_t)batch > chunk ? (size_t)batch : chunk;
+    b->origin = arena_alloc(arena, chunk, sizeof *b->origin);
     struct layer_activations *l = &b->act;
     l->x = l->mid = arena_alloc(arena, chunk * d, f);
     l->a = l->b = arena_alloc(arena, normed * d, f);
@@ -23,7 +25,7 @@ void prefill_buffers_layout(struct prefill_buffers *b, const struct model_config
     l->kv = arena_alloc(arena, (size_t)keys * heads * (size_t)(c->qk_nope_head_dim + c->v_head_dim), f);
     l->attn = arena_alloc(arena, chunk * heads * (size_t)c->v_head_dim, f);
     l->lse = policies ? arena_alloc(arena, chunk * heads, f) : NULL;
-    l->u = l->m = arena_alloc(arena, (size_t)min_i64(context, FORWARD_MLP_ROWS) * (size_t)c->intermediate_size, f);
+    l->u = l->m = arena_alloc(arena, (size_t)min_i64(b->rows, FORWARD_MLP_ROWS) * (size_t)c->intermediate_size, f);
     b->keys = arena_alloc(arena, (size_t)keys * latent, f);
     b->max = arena_alloc(arena, chunk * heads, f);
     b->sum = arena_alloc(arena, chunk * heads, f);
@@ -98,13 +100,26 @@ static void attend(const struct forward_pass *f, const struct prefill_buffers *b
         kv_append(slots, (int32_t)(f->past + i), b->act.latent + i * latent, b->act.latent + i * latent + rank, NULL);
 }
 
-void prefill_chunk(const struct forward_pass *f, const struct prefill_buffers *b, const int32_t *tokens, struct kv_slots *slots,
-                   double *const *sums)
+void prefill_chunk(const struct forward_pass *f, const struct prefill_buffers *b, const struct prefill_part *parts, int n_parts)
 {
-    forward_embed(f, tokens, f->q_len, b->act.x);
-    for (int layer = 0; layer < f->config->num_hidden_layers; layer++) {
-        forward_project(f, layer, &b->act);
-        attend(f, b, &slots[layer], layer, sums[layer]);
-        forward_output(f, layer, &b->act, b->act.x);
+    const struct model_config *c = f->config;
+    const int64_t ldq = (int64_t)c->num_attention_heads * model_qk_head_dim(c), ldo = (int64_t)c->num_attention_heads * c->v_head_dim;
+    struct forward_pass all = *f;
+    all.past = 0, all.doc_start = b->origin;
+    for (int64_t i = 0, row = 0; i < n_parts; row += parts[i].n, i++) {
+        forward_embed(f, parts[i].tokens, parts[i].n, b->act.x + row * c->hidden_size);
+        for (int64_t r = 0; r < parts[i].n; r++)
+            b->origin[row + r] = (int32_t)(row - parts[i].past);
+    }
+    for (int layer = 0; layer < c->num_hidden_layers; layer++) {
+        forward_project(&all, layer, &b->act);
+        struct prefill_buffers own = *b; /* the rows of one part */
+        for (int i = 0; i < n_parts; i++) {
+            struct forward_pass one = *f;
+            one.q_len = parts[i].n, one.past = parts[i].past;
+            attend(&one, &own, &parts[i].slots[layer], layer, parts[i].sums[layer]);
+            own.act.q += parts[i].n * ldq, own.act.latent += parts[i].n * model_latent_dim(c), own.act.attn += parts[i].n * ldo;
+        }
+        forward_output(&all, layer, &b->act, b->act.x);
     }
 }

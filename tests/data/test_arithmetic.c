@@ -178,15 +178,17 @@ static void problems_are_functions_of_their_number(void **state)
     generate(&o, 18, &b);
     assert_string_not_equal(a.question, b.question);
     generate(&o, 17, &b);
-    assert_memory_equal(&a, &b, sizeof a);
+    assert_string_equal(a.question, b.question);
+    assert_string_equal(a.solution, b.solution);
+    assert_string_equal(a.wrong, b.wrong);
     o.seed++;
     generate(&o, 17, &b);
     assert_string_not_equal(a.question, b.question);
     generate(&o, ((uint64_t)1 << 40) - 1, &b);
     /* pinned: data sets are made anew from their seed, not kept */
-    assert_string_equal(a.question, "PINNED QUESTION");
-    assert_string_equal(a.solution, "PINNED SOLUTION");
-    assert_string_equal(a.wrong, "PINNED WRONG");
+    assert_string_equal(a.question, "A shop has 869 nails. It sells 88. A truck brings 576 nails. How many nails does the shop have now?");
+    assert_string_equal(a.solution, "869-88=781\n781+576=1357\n#### 1357");
+    assert_string_equal(a.wrong, "869+88=957\n957+576=1533\n#### 1533");
 }
 
 static void reject(struct arithmetic_options o, uint64_t index, int code, const char *message)

@@ -106,6 +106,25 @@ void write_random_model(const struct model_config *c, enum dtype type, char *pat
     tensor_table_free(&table);
 }
 
+void byte_tokenizer(struct tokenizer **out)
+{
+    static const struct special_token specials[] = {{"<|endoftext|>", 256}, {"<|im_start|>", 257}, {"<|im_end|>", 258}};
+    struct plm_status st = {0};
+    char bytes[256];
+    const char *text[259];
+    size_t length[259];
+    for (int i = 0; i < 256; i++) {
+        bytes[i] = (char)i;
+        text[i] = &bytes[i];
+        length[i] = 1;
+    }
+    for (int i = 0; i < 3; i++) {
+        text[256 + i] = specials[i].text;
+        length[256 + i] = strlen(specials[i].text);
+    }
+    must(tokenizer_create(out, text, length, 259, NULL, 0, specials, 3, &st), &st);
+}
+
 void remove_model(const char *path)
 {
     static const char *const names[] = {"config.json", "model.safetensors"};

@@ -4,6 +4,7 @@
 
 #include "infer/format/safetensors.h"
 #include "infer/model/config.h"
+#include "infer/text/tokenizer.h"
 
 /* ||got - want|| / ||want|| */
 double relative_error(const float *got, const float *want, size_t n);
@@ -17,6 +18,9 @@ struct model_config small_config(void);
 /* Write config.json and model.safetensors with random weights of `type` to a new directory below the current one; its name into
  * path (size bytes). */
 void write_random_model(const struct model_config *c, enum dtype type, char *path, size_t size);
+
+/* 256 bytes and <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258; freed with the model it is given to. */
+void byte_tokenizer(struct tokenizer **out);
 
 /* Remove what write_random_model made. */
 void remove_model(const char *path);

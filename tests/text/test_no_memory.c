@@ -6,11 +6,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
+#include <unistd.h>
 
+#include "data/examples.h"
 #include "data/tokenizer_train.h"
 #include "infer/base/log.h"
 #include "tests/text/random_vocab.h"
@@ -132,6 +135,78 @@ static int train(void *ctx, struct plm_status *st)
     return code;
 }
 
+/* A template from text, a conversation and an answer through it. */
+static int chat(void *ctx, struct plm_status *st)
+{
+    static const char text[] = "{\"system\": \"be\", \"turn\": \"<|im_start|>{role}: {content}<|im_end|>\\n\", \"end\": \"<|im_end|>\"}";
+    const struct chat_message m[] = {{"user", "ab", 2, false}, {"assistant", "ba", 2, true}};
+    struct chat_template *t = NULL;
+    struct encoder *e = NULL;
+    struct token_list ids = {0};
+    struct target_list targets = {0};
+    int32_t end;
+    int code = chat_template_from_json(&t, text, sizeof text - 1, "t.json", st);
+    if (!code)
+        code = chat_template_end(t, ctx, &end, st);
+    if (!code)
+        code = encoder_create(&e, ctx, st);
+    if (!code)
+        code = chat_template_render(t, e, m, 2, true, true, &ids, &targets, st);
+    assert_true(!code || (ids.length == 0 && targets.length == 0));
+    if (!code)
+        code = chat_template_answer(t, e, "abba", 4, true, &ids, &targets, st);
+    if (!code)
+        code = chat_template_close(t, e, true, &ids, st);
+    chat_template_free(t);
+    encoder_free(e);
+    free(ids.data);
+    free(targets.data);
+    return code;
+}
+
+struct dataset {
+    const char *path;
+    const struct tokenizer *tokenizer;
+    const struct chat_template *chat;
+};
+
+static int read_examples(void *ctx, struct plm_status *st)
+{
+    const struct dataset *d = ctx;
+    const struct example_options o = {.chat = d->chat, .tokenizer = d->tokenizer, .max_len = 1000, .skip_bad = true};
+    const struct example_source source = {.path = d->path, .weight = 2};
+    struct example_counts counts;
+    struct examples e = {0};
+    const int code = examples_read(&e, &source, 1, &o, &counts, st);
+    assert_true(code || (counts.rows == 5 && counts.bad == 0)); /* no row is called malformed because there was no memory for it */
+    examples_free(&e);
+    return code;
+}
+
+static void test_rows(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "[{\"prompt\": \"a\", \"completion\": \"b\"}, {\"text\": \"ab\"}, {\"instruction\": \"a\", \"input\": \"b\", \"output\": \"a\", \"answer\": 2, \"tests\": [\"a\", "
+        "\"b\"], \"entry_point\": \"f\"},\n{\"conversations\": [{\"from\": \"human\", \"value\": [{\"text\": \"a\"}]}, {\"from\": \"gpt\", \"value\": \"b\", \"tool_calls\": [{}]}], "
+        "\"tools\": [1]}, {\"chosen\": \"\\n\\nHuman: a\\n\\nAssistant: b\", \"rejected\": \"\\n\\nHuman: a\\n\\nAssistant: a\"}]";
+    struct random_source r = {.seed = 1};
+    struct tokenizer *t = random_vocab(&r, "ab", 20);
+    struct chat_template *chatml;
+    char path[64];
+    assert_int_equal(chat_template_open(&chatml, NULL, NULL), PLM_OK);
+    snprintf(path, sizeof path, "no-memory-%ld.json", (long)getpid());
+    FILE *f = fopen(path, "w");
+    assert_int_equal(fwrite(text, 1, sizeof text - 1, f), sizeof text - 1);
+    fclose(f);
+    fail_each(chat, t, 8);
+    fail_each(read_examples, /* jansson's own allocations do not fail: it takes that for bad syntax */
+              &(struct dataset){path, t, chatml}, 20);
+    unlink(path);
+    chat_template_free(chatml);
+    tokenizer_free(t);
+}
+
 static void test_tokenizer(void **state)
 {
     (void)state;
@@ -160,6 +235,6 @@ static void test_training(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_tokenizer), cmocka_unit_test(test_training)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_tokenizer), cmocka_unit_test(test_training), cmocka_unit_test(test_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -224,10 +224,40 @@ static void test_bad_input(void **state)
     assert_int_equal(sampling_draw(&plain, (float[]){1}, 0, NULL, 0, 0, 0, scratch, &token, NULL), PLM_EINVAL);
 }
 
+/* Large vocabularies are drawn from in single precision where that leaves no doubt: the token must be that of the double computation, which a
+ * penalty on no token makes. */
+static void test_fast_is_exact(void **state)
+{
+    (void)state;
+    enum { LARGE = 3001 };
+    static float logits[LARGE];
+    static uint64_t scratch[LARGE];
+    static const float temperatures[] = {0.01f, 0.3f, 1, 4}, top_p[] = {1, 0.9f, 0.3f, 0.99999f}, min_p[] = {0, 0.02f, 0.5f};
+    static const double spread[] = {0.001, 1, 4, 30};
+    for (int k = 0; k < 4 * 4 * 4 * 3; k++) {
+        struct plm_sampling s = plain;
+        s.temperature = temperatures[k % 4], s.top_p = top_p[k / 4 % 4], s.min_p = min_p[k / 64];
+        for (int i = 0; i < LARGE; i++)
+            logits[i] = (float)(spread[k / 16 % 4] * random_normal(3, RANDOM_TEST, (uint32_t)k, (uint64_t)i) + 10 * (k % 3));
+        for (int i = 0; i < LARGE && k % 5 == 0; i++)
+            logits[i] = roundf(logits[i]); /* many equal ones */
+        for (int i = 0; i < 10; i++) {
+            struct plm_status st = {0};
+            int32_t fast, exact;
+            s.repetition_penalty = 1;
+            assert_int_equal(sampling_draw(&s, logits, LARGE, NULL, 0, (uint64_t)i, 0, scratch, &fast, &st), PLM_OK);
+            s.repetition_penalty = 1.5f;
+            assert_int_equal(sampling_draw(&s, logits, LARGE, NULL, 0, (uint64_t)i, 0, scratch, &exact, &st), PLM_OK);
+            assert_int_equal(fast, exact);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_distribution),       cmocka_unit_test(test_greedy),
                                        cmocka_unit_test(test_ties_at_the_cut),    cmocka_unit_test(test_deterministic),
-                                       cmocka_unit_test(test_repetition_penalty), cmocka_unit_test(test_bad_input)};
+                                       cmocka_unit_test(test_repetition_penalty), cmocka_unit_test(test_bad_input),
+                                       cmocka_unit_test(test_fast_is_exact)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -146,6 +146,13 @@ options=(--session chat.session)
 chat one two >session.chat
 chat three >>session.chat
 check "a conversation goes on in another process" cmp plain.chat session.chat
+cat >chatml.json <<'JSON'
+{"system": "x", "turn": "<|im_start|>{role}\n{content}<|im_end|>\n", "end": "<|im_end|>"}
+JSON
+printf '%s\n' one two three | "$plm" chat model.gguf -n 16 --temperature 0 --template chatml.json >template.chat
+check "a template that is ChatML, with its system message" cmp plain.chat template.chat
+echo '{"turn": "{role}: {content}</s>", "end": "</s>"}' >other.json
+reject "a template of another model" "no token \"</s>\"" -- "$plm" chat model.gguf --template other.json
 stop=$(head -c 9 plain.chat | tail -c 4)
 options=(--stop "$stop")
 chat one >stop.chat

@@ -21,7 +21,7 @@ check "... each once" test "$(printf '%s\n' "$@" | sort -u | wc -l)" = $#
 for command in "$@"; do
     helps "$command"
 done
-for command in "tokenizer train" "tokenizer encode" "tokenizer decode" "data build" "data inspect" "data recall" "eval perplexity" "eval choice" "eval exact" "eval recall" "bench gemm" "bench train"; do
+for command in "tokenizer train" "tokenizer encode" "tokenizer decode" "data build" "data inspect" "data preview" "data recall" "eval perplexity" "eval choice" "eval exact" "eval recall" "bench gemm" "bench train"; do
     # shellcheck disable=SC2086
     helps $command
     check "... says Example:" grep -q 'Example:' help.out

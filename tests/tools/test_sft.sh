@@ -31,17 +31,18 @@ with open("tasks.jsonl", "w") as f:
     for noun in nouns:
         f.write(json.dumps({"question": f"the {noun} is", "answer": answer[noun]}) + "\n")
 PY
+printf '{x}, not {y_prev}' >refine.txt
 cat >sft.json <<'JSON'
 {
   "model": { "path": "base" },
-  "run_dir": "run", "seed": 3, "threads": 1, "micro_batch": 2, "seq_len": 112,
+  "refine_template": "refine.txt", "run_dir": "run", "seed": 3, "threads": 1, "micro_batch": 2, "seq_len": 112,
   "optimizer": { "beta2": 0.99, "weight_decay": 0.0 },
   "phases": [
     { "name": "general", "epochs": 80, "batch_rows": 4, "peak": 1e-2, "floor": 1e-3, "warmup": 0.1, "sources": [ { "path": "chats.jsonl" }, { "path": "prompts.jsonl" } ] },
     { "name": "second", "steps": 40, "batch_rows": 3, "peak": 5e-3, "warmup": 2, "sources": [ { "path": "prompts.jsonl", "weight": 2 } ] }
   ],
   "eval": { "every_steps": 70, "sources": [ { "name": "prompts", "path": "prompts.jsonl" } ],
-            "answers": { "path": "tasks.jsonl", "max_tokens": 8, "scorer": { "kind": "exact" } } },
+            "answers": { "path": "tasks.jsonl", "max_tokens": 8, "refinements": 1, "samples": 2, "scorer": { "kind": "exact" } } },
   "checkpoint": { "every_steps": 30, "keep": 2 }
 }
 JSON
@@ -71,7 +72,8 @@ rows = [json.loads(line) for line in open("run/metrics.jsonl")]
 assert {r["phase"] for r in rows if "phase" in r} == {"general", "second"}
 assert all(r["lr"] > 0 for r in rows if "lr" in r)
 sample = [json.loads(line) for line in open("run/samples.jsonl")][-1]
-assert set(sample) == {"step", "prompt", "answers", "reference"} and sample["answers"][0]["turn"] == 0, sample
+assert set(sample) == {"step", "prompt", "answers", "reference"} and [a["turn"] for a in sample["answers"]] == [0, 1], sample
+assert [r["turn"] for r in rows if r["step"] == last["step"] and "turn" in r] == [0, 1]
 PY
 check "... the best model says it" test "$("$plm" generate run/best --special --temperature 0 -n 8 --prompt '<|im_start|>system
 You are a helpful assistant<|im_end|>
@@ -129,6 +131,13 @@ if $have_mpi; then
     need "a shorter run" "${short[@]}" --set run_dir=short
     signal_at two 40 USR1 "${mpirun[@]}" -n 2 "${short[@]}" --set run_dir=two
     check "SIGUSR1 to mpirun: stops with status 138" test "$status" = 138
+    need "two ranks evaluate" "${mpirun[@]}" -n 2 "${sft[@]}" --set run_dir=eval-2 --set phases.0.epochs=0.1 --set phases.1.steps=2
+    check "... as one does" "$python" - <<'PY'
+import json
+one, two = (json.load(open(f"{run}/evaluation.json"))["evaluations"][0] for run in ("run", "eval-2"))
+assert abs(one["held_out"]["prompts"]["loss"] / two["held_out"]["prompts"]["loss"] - 1) < 1e-6, (one, two)
+assert one["answers"] == two["answers"] and one["answers"][1]["scored"] == 16, (one, two)
+PY
     need "one process continues what two ranks began" "${short[@]}" --set run_dir=two
     check "... with nearly the same losses" results losses 5e-2 short/metrics.jsonl two/metrics.jsonl
 fi

@@ -82,6 +82,21 @@ static void configurations(void **state)
     refuse(RUN(PHASE("\"epochs\": 1", ""), ", \"eval\": {\"answers\": {\"path\": \"p\", \"scorer\": {\"kind\": \"nonsense\"}}}"), "scorer");
 }
 
+static const char *example; /* configs/sft.json */
+
+static void the_example(void **state)
+{
+    (void)state;
+    struct sft_config c;
+    struct plm_status st = {0};
+    if (sft_config_load(&c, example, NULL, 0, &st))
+        fail_msg("%s", st.message);
+    assert_int_equal(c.n_phases, 2);
+    assert_true(c.phases[0].peak == 2e-5 && c.phases[1].peak == 2e-5 && c.phases[0].shape == DECAY_COSINE);
+    assert_true(sft_config_evaluates(&c));
+    sft_config_free(&c);
+}
+
 /* ---- packing ---- */
 
 /* n sequences of 2 to `longest` tokens below vocab, about half of the tokens targets. */
@@ -248,26 +263,6 @@ static void write_text(const char *path, const char *text)
     assert_int_equal(fclose(f), 0);
 }
 
-static struct tokenizer *byte_tokenizer(void)
-{
-    static char bytes[256];
-    static const struct special_token specials[] = {{"<|endoftext|>", 256}, {"<|im_start|>", 257}, {"<|im_end|>", 258}};
-    const char *text[259];
-    size_t length[259];
-    struct tokenizer *t;
-    for (int i = 0; i < 256; i++) {
-        bytes[i] = (char)i;
-        text[i] = &bytes[i];
-        length[i] = 1;
-    }
-    for (int i = 0; i < 3; i++) {
-        text[256 + i] = specials[i].text;
-        length[256 + i] = strlen(specials[i].text);
-    }
-    assert_int_equal(tokenizer_create(&t, text, length, 259, NULL, 0, specials, 3, NULL), PLM_OK);
-    return t;
-}
-
 struct rendering {
     struct tokenizer *tokenizer;
     struct chat_template *chat;
@@ -278,7 +273,7 @@ struct rendering {
 static void rendering_open(struct rendering *o)
 {
     static const char refine[] = "Q {x} A {y_prev} Better:";
-    o->tokenizer = byte_tokenizer();
+    byte_tokenizer(&o->tokenizer);
     assert_int_equal(chat_template_open(&o->chat, NULL, NULL), PLM_OK);
     assert_int_equal(refine_template_from_text(&o->refine, refine, strlen(refine), "test", NULL), PLM_OK);
     o->r = (struct sft_renderer){o->tokenizer, o->chat, o->refine};
@@ -414,12 +409,12 @@ static void steps_take_every_row_once_per_epoch(void **state)
     assert_int_equal(sft_data_row(&d, 0, 0, &again, &st), PLM_OK);
     assert_int_equal(first, again);
     char hash[SHA256_HEX], other[SHA256_HEX];
-    assert_int_equal(sft_data_hash(&d, hash, &st), PLM_OK);
+    assert_int_equal(sft_data_hash(&d, "", hash, &st), PLM_OK);
     sft_data_close(&d);
     free(seen);
     write_rows("rows.jsonl", 38); /* other data, another hash */
     assert_int_equal(sft_data_open(&d, &c, &o.r, false, &st), PLM_OK);
-    assert_int_equal(sft_data_hash(&d, other, &st), PLM_OK);
+    assert_int_equal(sft_data_hash(&d, "", other, &st), PLM_OK);
     assert_string_not_equal(hash, other);
     sft_data_close(&d);
     sft_config_free(&c);
@@ -514,9 +509,12 @@ static void the_best_model_stays(void **state)
     assert_int_equal(directory_remove(dir, &st), PLM_OK);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(configurations), cmocka_unit_test(rows_hold_every_sequence_once),
+    if (argc != 2)
+        return fprintf(stderr, "usage: %s SFT.json\n", argv[0]), 2;
+    example = argv[1];
+    const struct CMUnitTest tests[] = {cmocka_unit_test(configurations), cmocka_unit_test(the_example), cmocka_unit_test(rows_hold_every_sequence_once),
                                        cmocka_unit_test(the_gradient_does_not_depend_on_how_a_step_is_cut), cmocka_unit_test(the_refinement_term),
                                        cmocka_unit_test(steps_take_every_row_once_per_epoch), cmocka_unit_test(the_best_evaluation),
                                        cmocka_unit_test(the_best_model_stays)};

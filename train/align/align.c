@@ -44,6 +44,12 @@ double round_learning_rate(const struct align_config *c, int round, int64_t step
 
 /* ---- what is said ---- */
 
+bool round_log_was_cut(const struct align *a, bool at_start)
+{
+    const int64_t step = a->t.state.step;
+    return step == 0 || (!at_start && step > a->t.first_step);
+}
+
 int round_log_turns(struct align *a, int round, const char *eval, const struct answer_set *set, int n_turns, struct plm_status *st)
 {
     struct turn_stats turns[65];
@@ -162,6 +168,18 @@ static int write_evaluation(const struct answer_set *set, int n_turns, int64_t s
     return code;
 }
 
+/* Is the evaluation of a round still to be made? It is when its file is not there, and once more (from the answers that are kept) when the log lacks it. */
+static int wants_evaluation(struct align *a, int round, const char *path, int *wanted, struct plm_status *st)
+{
+    const bool there = a->t.comm->rank == 0 && access(path, F_OK) == 0;
+    *wanted = !there || round_log_was_cut(a, round < 0);
+    if (a->t.comm->rank == 0 && !there && a->t.state.step_in_phase > 0) {
+        log_warn("round %d: not evaluated: its model has been trained on, and '%s' is not there", round + 1, path);
+        *wanted = 0;
+    }
+    return comm_broadcast(a->t.comm, wanted, sizeof *wanted, 0, st);
+}
+
 int round_evaluate(struct align *a, int round, struct plm_status *st)
 {
     const struct align_config *c = a->c;
@@ -172,11 +190,11 @@ int round_evaluate(struct align *a, int round, struct plm_status *st)
     int code = round_path(a, round, "evaluation", dir, st);
     if (!code)
         code = round_path(a, round, "evaluation.json", path, st);
-    int there = !code && comm->rank == 0 && access(path, F_OK) == 0;
+    int wanted = 0;
     code = comm_agree(comm, code, st);
     if (!code)
-        code = comm_broadcast(comm, &there, sizeof there, 0, st);
-    if (code || there)
+        code = wants_evaluation(a, round, path, &wanted, st);
+    if (code || !wanted)
         return code;
     const int64_t n = c->eval.count && c->eval.count < a->eval_tasks.n ? c->eval.count : a->eval_tasks.n;
     const struct rollout r = {.t = &a->t, .tasks = &a->eval_tasks, .chat = a->templates.chat, .refine = a->templates.refine, .scorer = c->scorer,
@@ -218,10 +236,24 @@ static int read_tasks(struct row_set *set, const char *path, const json_t *field
     return code;
 }
 
+/* What lies in round-N was made by the run whose checkpoints lie beside it. */
+static int check_run_dir(const struct align *a, struct plm_status *st)
+{
+    char newest[PATH_MAX], first[PATH_MAX];
+    int code = round_path(a, 0, NULL, first, st);
+    if (!code)
+        code = checkpoint_latest(a->c->run_dir, newest, st);
+    if (!code && !*newest && access(first, F_OK) == 0)
+        code = status_set(st, PLM_EINVAL, "'%s' is there, but no checkpoint of the run that made it; give this run another run_dir, or remove that one", first);
+    return code;
+}
+
 static int open_inputs(struct align *a, struct comm *comm, struct plm_status *st)
 {
     const struct align_config *c = a->c;
-    int code = comm->rank == 0 ? checkpoint_resolve(c->model_path, a->model_path, st) : PLM_OK;
+    int code = comm->rank == 0 ? check_run_dir(a, st) : PLM_OK;
+    if (comm->rank == 0 && !code)
+        code = checkpoint_resolve(c->model_path, a->model_path, st);
     code = comm_agree(comm, code, st);
     if (!code)
         code = comm_broadcast(comm, a->model_path, sizeof a->model_path, 0, st);
@@ -234,13 +266,40 @@ static int open_inputs(struct align *a, struct comm *comm, struct plm_status *st
     return comm_agree(comm, code, st);
 }
 
-/* Everything the file says that decides what is learned, and the templates it names. */
+/* The model's own tokenizer, where it has one: with other ids for the same text neither the model nor its reference would understand a word. */
+static int check_tokenizer(const struct align *a, struct plm_status *st)
+{
+    char path[PATH_MAX], hash[SHA256_HEX];
+    if (!a->c->tokenizer || snprintf(path, sizeof path, "%s/tokenizer.json", a->model_path) >= (int)sizeof path || access(path, F_OK) != 0)
+        return PLM_OK;
+    int code = sha256_file(path, hash, NULL, st);
+    if (!code && strcmp(hash, a->t.tokenizer_sha256) != 0)
+        code = status_set(st, PLM_EINVAL, "'%s' is another tokenizer than '%s', which the model and its reference were trained with; leave \"tokenizer\" out",
+                          a->c->tokenizer, path);
+    return code;
+}
+
+/* Offline pairs that cannot be read are found before the run has a checkpoint. */
+static int check_offline(const struct align *a, struct plm_status *st)
+{
+    const struct align_config *c = a->c;
+    struct pair_set set = {0};
+    const int code = c->n_offline ? pairs_read_sources(&set, c->offline, c->n_offline, align_row_kind(c, 0), c->offline_skip_bad, c->seed, st) : PLM_OK;
+    pair_set_free(&set);
+    return code;
+}
+
+/* Everything the file says that decides what is learned, the templates it names, and the model: a run that model.path names may have gone on since. */
 static int run_hash(const struct align *a, char hex[SHA256_HEX], struct plm_status *st)
 {
-    char config[SHA256_HEX];
+    char config[SHA256_HEX], model[SHA256_HEX] = "", scorer[SHA256_HEX] = "", path[PATH_MAX];
     int code = align_config_hash(a->c, config, st);
+    if (!code && a->c->scorer && scorer_needs_model(a->c->scorer))
+        code = score_model_hash(a->c->scorer, scorer, st);
+    if (snprintf(path, sizeof path, "%s/manifest.json", a->model_path) < (int)sizeof path && access(path, F_OK) == 0 && !code)
+        code = sha256_file(path, model, NULL, st);
     char *text = NULL;
-    if (!code && asprintf(&text, "%s\n%s\n%s", config, chat_template_json(a->templates.chat), refine_template_text(a->templates.refine)) < 0)
+    if (!code && asprintf(&text, "%s\n%s%s\n%s\n%s", config, model, scorer, chat_template_json(a->templates.chat), refine_template_text(a->templates.refine)) < 0)
         code = status_no_memory(st, 0, "the configuration as text");
     if (!code)
         code = sha256_bytes(text, strlen(text), hex, st);
@@ -261,7 +320,11 @@ static int open_trainer(struct align *a, struct comm *comm, struct plm_status *s
         return code;
     templates_keep(&a->templates, &a->t);
     int32_t end;
-    code = chat_template_end(a->templates.chat, a->t.tokenizer, &end, st);
+    code = check_tokenizer(a, st);
+    if (!code && a->t.state.step == 0 && a->t.state.phase == 0)
+        code = check_offline(a, st);
+    if (!code)
+        code = chat_template_end(a->templates.chat, a->t.tokenizer, &end, st);
     const bool wanted = c->reference == REFERENCE_START || c->policy.kl_beta > 0 || c->scorer;
     if (!code && wanted && !a->t.adapted) {
         a->start = malloc((size_t)a->t.step.table.padded * sizeof *a->start);
@@ -271,8 +334,23 @@ static int open_trainer(struct align *a, struct comm *comm, struct plm_status *s
     return comm_agree(comm, code, st);
 }
 
+/* The model that judges, when it is one: on every rank. */
+static int open_scorer(struct align *a, struct plm_status *st)
+{
+    const struct score_model_options o = {.pool = a->t.pool, .tokenizer_sha256 = a->t.tokenizer_sha256, .chat = a->templates.chat, .report = a->t.comm->rank == 0};
+    int code = PLM_OK;
+    if (a->c->scorer && scorer_needs_model(a->c->scorer))
+        code = score_model_open(&a->score_model, a->c->scorer, &o, st);
+    if (!code && a->score_model) {
+        a->hook = (struct model_scorer){score_model_score, a->score_model};
+        a->scorer_model = &a->hook;
+    }
+    return comm_agree(a->t.comm, code, st);
+}
+
 static void align_close(struct align *a)
 {
+    score_model_close(a->score_model);
     trainer_close(&a->t);
     free(a->start);
     row_set_free(&a->tasks);
@@ -280,22 +358,40 @@ static void align_close(struct align *a)
     templates_close(&a->templates);
 }
 
-/* The round's model is saved, kept, and measured. */
-static int close_round(struct align *a, int round, struct plm_status *st)
+/* RUN/round-N/model from the checkpoint at the end of the round. */
+static int keep_model(struct align *a, int round, const char *saved, struct plm_status *st)
 {
-    struct trainer *t = &a->t;
-    char saved[PATH_MAX], dir[PATH_MAX];
-    t->state.phase = round + 1;
-    t->state.step_in_phase = 0;
-    int code = trainer_save(t, saved, st);
-    if (!code)
-        code = round_path(a, round, NULL, dir, st);
-    if (!code && t->comm->rank == 0) {
+    char dir[PATH_MAX];
+    int code = round_path(a, round, NULL, dir, st);
+    if (!code && a->t.comm->rank == 0) {
         code = directory_create(dir, st);
         if (!code)
             code = model_keep(saved, dir, "model", st);
     }
-    return comm_agree(t->comm, code, st);
+    return comm_agree(a->t.comm, code, st);
+}
+
+static int close_round(struct align *a, int round, struct plm_status *st)
+{
+    char saved[PATH_MAX];
+    a->t.state.phase = round + 1;
+    a->t.state.step_in_phase = 0;
+    int code = trainer_save(&a->t, saved, st);
+    return code ? code : keep_model(a, round, saved, st);
+}
+
+/* A run that was killed after the last checkpoint of a round, before its model was kept. */
+static int finish_round(struct align *a, int round, struct plm_status *st)
+{
+    char saved[PATH_MAX], path[PATH_MAX];
+    int code = round_path(a, round, "model", path, st);
+    int missing = !code && round >= 0 && a->t.state.step_in_phase == 0 && a->t.comm->rank == 0 && access(path, F_OK) != 0;
+    if (missing)
+        code = checkpoint_latest(a->c->run_dir, saved, st);
+    code = comm_agree(a->t.comm, code, st);
+    if (!code)
+        code = comm_broadcast(a->t.comm, &missing, sizeof missing, 0, st);
+    return code || !missing ? code : keep_model(a, round, saved, st);
 }
 
 static int run_round(struct align *a, int round, struct plm_status *st)
@@ -325,7 +421,10 @@ static int agree_to_stop(struct align *a, bool more, struct plm_status *st)
 
 static int run_rounds(struct align *a, struct align_result *result, struct plm_status *st)
 {
-    int code = round_evaluate(a, a->t.state.phase - 1, st); /* of the model at the start, or of the last round, should it have been killed before that */
+    const int last = a->t.state.phase - 1; /* -1: the model at the start */
+    int code = finish_round(a, last, st);
+    if (!code)
+        code = round_evaluate(a, last, st);
     for (int round = a->t.state.phase; round < a->c->rounds && !code && !a->stopped; round++) {
         code = run_round(a, round, st);
         if (!code && !a->stopped)
@@ -347,6 +446,8 @@ int align_run(const struct align_config *c, struct comm *comm, struct align_resu
     code = open_inputs(&a, comm, st);
     if (!code)
         code = open_trainer(&a, comm, st);
+    if (!code)
+        code = open_scorer(&a, st);
     if (!code && a.t.state.step == 0 && a.t.state.phase == 0)
         code = trainer_save(&a.t, NULL, st); /* from here on another configuration is told from this one */
     if (!code)

@@ -106,6 +106,20 @@ static void read_offline(struct align_config *c, struct section *root)
     c->offline_rounds = (int)section_int(&s, "rounds", 1, 1, c->rounds > 0 ? c->rounds : 1);
 }
 
+/* Settings that cannot give what the method learns from, whatever the model answers. */
+static void check_rollout(struct align_config *c, struct section *root)
+{
+    if (settings_failed(c->settings))
+        return;
+    const bool pairs = c->method != METHOD_REJECTION_SFT && c->method != METHOD_GRPO;
+    if (pairs && c->rollout.chains == 1 && c->rollout.refinements == 0)
+        section_error(root, "rollout", "one answer to a task makes no pair: raise chains or refinements");
+    else if (pairs && c->selection.rule == SELECT_REFINED && c->rollout.refinements == 0)
+        section_error(root, "selection", "rule \"refined\" takes refinements; rollout.refinements is 0");
+    else if (c->method == METHOD_GRPO && c->rollout.chains == 1)
+        section_error(root, "rollout", "a group of one answer has nothing to be compared with: set chains to the size of a group");
+}
+
 static void read_prompts(struct align_config *c, struct section *root)
 {
     const bool sampled = c->offline_rounds < c->rounds || c->method == METHOD_GRPO;
@@ -117,12 +131,20 @@ static void read_prompts(struct align_config *c, struct section *root)
     c->per_round = section_int(&p, "per_round", 0, 0, MAX_COUNT);
     struct section r = section_object(root, "rollout");
     read_rollout(&c->rollout, &r, c->method == METHOD_ARIES ? 1 : 4, c->method == METHOD_ARIES ? 3 : 0, 0.8);
-    struct section scorer = section_object(root, "scorer");
-    struct plm_status st = {0};
-    if (!settings_failed(c->settings) && scorer_open(&c->scorer, &scorer, &st))
-        section_error(&scorer, NULL, "%s", st.message);
     struct section selection = section_object(root, "selection");
     c->selection = selection_read(&selection);
+    check_rollout(c, root);
+}
+
+static void read_scorer(struct align_config *c, struct section *root)
+{
+    if (!c->prompts_path && !section_has(root, "scorer"))
+        return;
+    struct section scorer = section_object(root, "scorer");
+    struct plm_status st = {0};
+    const bool failed = settings_failed(c->settings);
+    if (scorer_open(&c->scorer, &scorer, &st) && !failed)
+        section_error(&scorer, NULL, "%s", st.message);
 }
 
 static void read_eval(struct align_config *c, struct section *root)
@@ -169,6 +191,7 @@ int align_config_read(struct align_config *c, struct settings *settings, struct 
     c->reference_cache = section_bool(&reference, "cache", true);
     read_offline(c, &root);
     read_prompts(c, &root);
+    read_scorer(c, &root);
     struct section policy = section_object(&root, "policy");
     c->policy = grpo_options_read(&policy);
     c->policy_tasks = (int)section_int(&policy, "batch_tasks", 16, 1, 1 << 20);

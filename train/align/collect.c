@@ -94,8 +94,11 @@ static int best_answers(struct selected_pair **pairs, int64_t *n, const struct a
         const int64_t task = set->answers[i].task;
         for (; i < set->n && set->answers[i].task == task; i++) {
             const struct answer *x = &set->answers[i];
+            const bool blank = x->text[strspn(x->text, " \t\r\n\v\f")] == 0, cut = o->require_ended && !x->ended;
             stats->unscored += !x->scored;
-            if (!x->scored || !(x->score > o->min_margin) || (o->require_ended && !x->ended))
+            stats->empty += x->scored && blank;
+            stats->not_ended += x->scored && !blank && cut;
+            if (!x->scored || blank || cut || !(x->score > o->min_margin))
                 continue;
             if (best < 0 || x->score > set->answers[best].score)
                 best = i;
@@ -240,13 +243,14 @@ static int collect_rollouts(struct align *a, int round, const char *dir, struct 
 int round_collect(struct align *a, int round, struct plm_status *st)
 {
     char dir[PATH_MAX], path[PATH_MAX];
-    if (round_offline(a->c, round))
-        return PLM_OK;
+    const bool offline = round_offline(a->c, round);
     int code = round_path(a, round, NULL, dir, st);
     if (!code)
         code = round_path(a, round, "manifest.json", path, st);
     int there = 0;
-    if (!code && a->t.comm->rank == 0) {
+    if (!code && offline && a->t.comm->rank == 0)
+        code = directory_create(dir, st); /* for what training adds */
+    if (!code && !offline && a->t.comm->rank == 0) {
         there = access(path, F_OK) == 0;
         if (there && (code = manifest_verify(dir, st)))
             status_prefix(st, "round %d cannot go on; remove '%s' to make it anew", round + 1, dir);
@@ -256,8 +260,12 @@ int round_collect(struct align *a, int round, struct plm_status *st)
     code = comm_agree(a->t.comm, code, st);
     if (!code)
         code = comm_broadcast(a->t.comm, &there, sizeof there, 0, st);
-    if (code || there)
+    if (code || offline || (there && !round_log_was_cut(a, a->c->method == METHOD_DPO)))
         return code;
+    if (there) /* all is made, and is told once more */
+        return collect_rollouts(a, round, dir, st);
+    if (a->c->method == METHOD_DPO && a->t.state.step > 0)
+        return status_set(st, PLM_EINVAL, "'%s' is gone: with method \"dpo\" all pairs are those of the starting model, which has learned since", path);
     if (a->t.state.step_in_phase > 0 && a->t.state.phase == round)
         return status_set(st, PLM_EINVAL, "round %d has been trained for %lld steps, but '%s' is gone: its pairs cannot be made again by a model that has learned from "
                           "them", round + 1, (long long)a->t.state.step_in_phase, path);

@@ -21,13 +21,13 @@ static double policy(const struct pair_view *v, enum pair_part part) { return se
 static double reference(const struct pair_view *v, enum pair_part part) { return v->o->reference ? v->o->reference[part_sequence(v, part)] : 0; }
 static int length(const struct pair_view *v, enum pair_part part) { return v->o->pairs->lengths[part_sequence(v, part)]; }
 
-/* Every target token of a sequence has its sum's derivative. */
+/* Every target token of a sequence has its sum's derivative. (Set, not added: a pair that is twice in a micro-batch has the same one in both places.) */
 static void spread(const struct pair_view *v, enum pair_part part, double derivative)
 {
     const struct examples *e = &v->o->pairs->e;
     const int64_t s = part_sequence(v, part);
     for (int64_t t = e->begin[s]; t < e->begin[s + 1]; t++)
-        v->coef[t] += e->target.data[t] ? (float)derivative : 0;
+        v->coef[t] = e->target.data[t] ? (float)derivative : 0;
 }
 
 static struct pair_log_probs log_probs_of(const struct pair_view *v, enum pair_part w, enum pair_part l)

@@ -102,7 +102,15 @@ static int grow(struct pair_set *set, struct plm_status *st)
     return PLM_OK;
 }
 
-/* Append what a row of the file says. */
+/* A prompt and an answer to it? A conversation may end otherwise, and a text has neither. */
+static int check_answer(const struct row *row, struct plm_status *st)
+{
+    const bool ok = row->kind == ROW_PAIR || row->kind == ROW_LABELLED ||
+                    (row->kind == ROW_CONVERSATION && row->n_messages > 1 && strcmp(row->messages[row->n_messages - 1].role, "assistant") == 0);
+    return ok ? PLM_OK : status_set(st, PLM_EFORMAT, "expected a prompt and an answer to it; the row %s", row->kind == ROW_TEXT ? "is a text" : "does not end in an answer");
+}
+
+/* Append what a row of the file says. vocab_size 0: sampled tokens are passed over. */
 static int add_row(struct pair_set *set, const json_t *object, int64_t line, const struct row_options *o, int vocab_size, struct plm_status *st)
 {
     int code = grow(set, st);
@@ -115,12 +123,20 @@ static int add_row(struct pair_set *set, const json_t *object, int64_t line, con
     if (code)
         return code;
     row->line = line;
-    set->rows.n++; /* from here on pair_set_free frees it */
     const bool pair = row->kind == ROW_PAIR;
-    code = read_tokens(&set->first[i], object, pair ? "chosen_tokens" : "completion_tokens", vocab_size, st);
-    if (!code && pair)
+    code = check_answer(row, st);
+    if (!code && vocab_size)
+        code = read_tokens(&set->first[i], object, pair ? "chosen_tokens" : "completion_tokens", vocab_size, st);
+    if (!code && vocab_size && pair)
         code = read_tokens(&set->second[i], object, "rejected_tokens", vocab_size, st);
-    return code;
+    if (code) { /* a row that is skipped leaves nothing behind */
+        free(set->first[i].tokens);
+        free(set->second[i].tokens);
+        row_free(row);
+        return code;
+    }
+    set->rows.n++;
+    return PLM_OK;
 }
 
 /* How many copies of row number `index` weight stands for. */
@@ -150,9 +166,9 @@ static int read_file(struct pair_set *set, const struct example_source *source, 
             if (code)
                 status_prefix(&why, "%s:%lld", source->path, (long long)line);
         }
-        if (code && skip_bad && code == PLM_EFORMAT) {
+        if (skip_bad && code == PLM_EFORMAT && line > 0) { /* line 0: the rest of the file cannot be read */
             if (set->rows.bad++ == 0)
-                snprintf(set->rows.first_bad, sizeof set->rows.first_bad, "%s", why.message);
+                snprintf(set->rows.first_bad, sizeof set->rows.first_bad, "%.500s", why.message);
             code = PLM_OK;
         } else if (code && st) {
             *st = why;

@@ -28,7 +28,8 @@ int pairs_write(const struct row_set *tasks, const struct answer_set *answers, c
 /* Read a file of pairs: sampled tokens must be ids below vocab_size (PLM_EFORMAT with FILE:LINE). */
 int pairs_read(struct pair_set *set, const char *path, enum row_kind wanted, int vocab_size, struct plm_status *st);
 
-/* Pairs of an offline dataset: n sources with weights as in data/examples.h (each row weight times, by a hash of seed and row). */
+/* Pairs of an offline dataset: n sources with weights as in data/examples.h (each row weight times, by a hash of seed and row). The texts are tokenised: ids that
+ * another run may have left in the rows mean something to its tokenizer only. */
 int pairs_read_sources(struct pair_set *set, const struct example_source *sources, int n, enum row_kind wanted, bool skip_bad, uint64_t seed, struct plm_status *st);
 void pair_set_free(struct pair_set *set);
 

@@ -79,6 +79,12 @@ static int cache_keys(struct cache_keys *k, const struct trainer *t, const float
     return code ? code : cache_key(t, NULL, e, k->sequences, st);
 }
 
+/* Of the numbers themselves, as they are read back: an edited or damaged file is none. */
+static bool check_sum(const double *log_probs, int64_t n, char hex[SHA256_HEX])
+{
+    return sha256_bytes((const char *)log_probs, (size_t)n * sizeof *log_probs, hex, NULL) == PLM_OK;
+}
+
 /* Fill log_probs from the file; false when it is not there, of another key (`name` of it), or not whole. */
 static bool read_cache(const char *path, const char *name, const char *key, int64_t n, double *log_probs)
 {
@@ -91,6 +97,9 @@ static bool read_cache(const char *path, const char *name, const char *key, int6
         ok = json_is_number(x) && isfinite(json_number_value(x));
         log_probs[i] = ok ? json_number_value(x) : 0;
     }
+    char sum[SHA256_HEX];
+    const char *wanted = json_string_value(json_object_get(root, "sha256"));
+    ok = ok && wanted && check_sum(log_probs, n, sum) && strcmp(sum, wanted) == 0;
     json_decref(root);
     return ok;
 }
@@ -100,7 +109,8 @@ static int write_cache(const char *path, const struct cache_keys *k, int64_t n, 
     json_t *list = json_array();
     for (int64_t i = 0; i < n; i++)
         json_array_append_new(list, json_real(log_probs[i]));
-    json_t *root = json_pack("{s:s, s:s, s:O}", "key", k->whole, "sequences", k->sequences, "log_probs", list);
+    char sum[SHA256_HEX];
+    json_t *root = check_sum(log_probs, n, sum) ? json_pack("{s:s, s:s, s:s, s:O}", "key", k->whole, "sequences", k->sequences, "sha256", sum, "log_probs", list) : NULL;
     char *text = root && json_array_size(list) == (size_t)n ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     int code = text ? file_replace(path, text, strlen(text), st) : status_no_memory(st, (size_t)n * 24, "reference log-probabilities as text");
     free(text);
@@ -141,7 +151,8 @@ int reference_reload(struct trainer *t, const struct pair_sequences *pairs, cons
     if (!code)
         code = read_shared(t, path, "sequences", keys.sequences, pairs->e.n, log_probs, &there, st);
     if (!code && !there)
-        code = status_set(st, PLM_EFORMAT, "'%s' is not there, or belongs to other pairs, templates or another tokenizer: the round cannot go on without the reference's "
+        code = status_set(st, PLM_EFORMAT, "'%s' is not there, is damaged, or belongs to other pairs, templates or another tokenizer: the round cannot go on without the "
+                          "reference's "
                           "log-probabilities it began with", path);
     return code;
 }

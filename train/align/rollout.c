@@ -46,11 +46,14 @@ static int take(void *ctx, const struct strategy_answer *a, struct plm_status *s
     }
     struct answer copy = {.task = c->list[a->question], .chain = a->chain, .turn = a->turn, .n = (int)a->n, .ended = a->ended};
     const size_t n = (size_t)a->n;
-    copy.text = strndup(a->text, a->bytes);
+    copy.text = malloc(a->bytes + 1);
     copy.tokens = malloc((n + 1) * sizeof *copy.tokens);
     copy.log_probs = malloc((n + 1) * sizeof *copy.log_probs);
     int code = copy.text && copy.tokens && copy.log_probs ? PLM_OK : status_no_memory(st, n * 8, "an answer");
     if (!code) {
+        for (size_t i = 0; i < a->bytes; i++) /* no text holds a NUL: it becomes U+FFFD, as every byte that is no UTF-8 */
+            copy.text[i] = (char)(a->text[i] ? a->text[i] : '\xff');
+        copy.text[a->bytes] = 0;
         memcpy(copy.tokens, a->tokens, n * sizeof *copy.tokens);
         memcpy(copy.log_probs, a->log_probs, n * sizeof *copy.log_probs);
         code = answer_set_add(&c->set, &copy, st);
@@ -76,7 +79,7 @@ static int score(const struct rollout *r, struct answer_set *set, struct rollout
     if (!r->scorer)
         return PLM_OK;
     if (scorer_needs_model(r->scorer))
-        code = r->model_scorer->score(r->model_scorer->ctx, r->tasks, set->answers, set->n, st);
+        code = r->model_scorer->score(r->model_scorer->ctx, r->tasks, set->answers, set->n, &s, st);
     else
         code = scorer_score(r->scorer, r->tasks, set->answers, set->n, pool_size(r->t->pool), &s, st);
     stats->failed += s.failed;
@@ -152,7 +155,8 @@ static int clear_claims(const struct rollout *r, int64_t chunks, struct plm_stat
 static int make_missing(const struct rollout *r, const int64_t *list, int64_t n, int64_t chunks, struct rollout_stats *stats, struct plm_status *st)
 {
     int32_t ends[2];
-    struct completer_options o = {.n_threads = pool_size(r->t->pool), .max_batch = r->o->batch, .sampling = r->o->sampling, .end_tokens = ends};
+    struct completer_options o = {.n_threads = pool_size(r->t->pool), .max_batch = r->o->batch, .sampling = r->o->sampling, .end_tokens = ends,
+        .ops = &r->t->matmul.ops};
     struct completer *completer = NULL;
     int code = chat_template_end(r->chat, r->t->tokenizer, &ends[0], st);
     o.n_end_tokens = 1;
@@ -213,9 +217,16 @@ int rollout_run(const struct rollout *r, const int64_t *list, int64_t n, struct 
 
 /* ---- what they say ---- */
 
+/* Does answer i refine the one before it? */
+static bool follows(const struct answer_set *set, int64_t i)
+{
+    const struct answer *a = &set->answers[i], *b = i > 0 ? a - 1 : a;
+    return a->turn > 0 && b->task == a->task && b->chain == a->chain && b->turn == a->turn - 1;
+}
+
 void rollout_turns(const struct answer_set *set, int n_turns, struct turn_stats *turns)
 {
-    double *wins = calloc((size_t)n_turns, sizeof *wins);
+    double *wins = calloc(2 * (size_t)n_turns, sizeof *wins), *compared = wins + n_turns;
     memset(turns, 0, (size_t)n_turns * sizeof *turns);
     const struct answer *first = NULL;
     for (int64_t i = 0; i < set->n; i++) {
@@ -228,20 +239,22 @@ void rollout_turns(const struct answer_set *set, int n_turns, struct turn_stats 
         t->count++;
         t->length += a->n;
         t->ended += a->ended;
-        if (a->turn > 0 && set->answers[i - 1].turn == a->turn - 1)
+        if (follows(set, i))
             t->copied += strcmp(a->text, set->answers[i - 1].text) == 0;
         if (!a->scored)
             continue;
         t->scored++;
         t->score += a->score;
-        if (wins && first && first->scored)
+        if (wins && first && first->scored && first->task == a->task && first->chain == a->chain) {
             wins[a->turn] += a->score > first->score ? 1 : a->score == first->score ? 0.5 : 0;
+            compared[a->turn]++;
+        }
     }
     for (int k = 0; k < n_turns; k++) {
         struct turn_stats *t = &turns[k];
         const double count = t->count ? (double)t->count : 1, scored = t->scored ? (double)t->scored : 1;
         t->score /= scored;
-        t->win_rate = wins ? wins[k] / scored : 0;
+        t->win_rate = wins && compared[k] > 0 ? wins[k] / compared[k] : 0;
         t->length /= count;
         t->ended /= count;
         t->copied /= count;
@@ -249,14 +262,39 @@ void rollout_turns(const struct answer_set *set, int n_turns, struct turn_stats 
     free(wins);
 }
 
+/* The bytes of an answer as the strategy gave them to its refinement; its text may differ where it was cut inside a character. malloc'ed. */
+static char *draft_of(const struct trainer *t, const struct answer *a, size_t *bytes)
+{
+    const char *piece;
+    *bytes = 0;
+    for (int i = 0; i < a->n - a->ended; i++)
+        *bytes += plm_token_bytes(&t->view, a->tokens[i], false, &piece);
+    char *text = malloc(*bytes + 1), *end = text;
+    for (int i = 0; i < a->n - a->ended && text; i++) {
+        const size_t n = plm_token_bytes(&t->view, a->tokens[i], false, &piece);
+        if (n)
+            memcpy(end, piece, n);
+        end += n;
+    }
+    if (text)
+        *end = 0;
+    return text;
+}
+
 int rollout_sequence(const struct rollout *r, struct encoder *e, const struct answer_set *set, int64_t index, struct examples *out, struct plm_status *st)
 {
     const struct answer *a = &set->answers[index];
     const struct row *row = &r->tasks->rows[a->task];
     const struct strategy strategy = {.chains = 1, .refinements = r->o->refinements, .chat = r->chat, .refine = r->refine};
-    const char *draft = a->turn > 0 && index > 0 ? set->answers[index - 1].text : NULL;
     struct token_list ids = {0};
-    int code = strategy_prompt(&strategy, e, row->messages, row->n_messages, draft, draft ? strlen(draft) : 0, &ids, st);
+    size_t bytes = 0;
+    char *draft = NULL;
+    if (a->turn > 0 && !follows(set, index))
+        return status_set(st, PLM_EINVAL, "turn %d of chain %d of task %lld is there, but not the turn before it", a->turn, a->chain, (long long)a->task);
+    if (a->turn > 0 && !(draft = draft_of(r->t, a - 1, &bytes)))
+        return status_no_memory(st, bytes, "a draft");
+    int code = strategy_prompt(&strategy, e, row->messages, row->n_messages, draft, bytes, &ids, st);
+    free(draft);
     const size_t n = ids.length + (size_t)a->n;
     int32_t *tokens = malloc((n + 1) * sizeof *tokens);
     if (!code && !tokens)
@@ -302,8 +340,10 @@ int rollout_check(const struct rollout *r, const struct answer_set *set, int64_t
     for (int64_t k = 0; k < n && !code; k++) {
         const struct answer *a = &set->answers[index[k]];
         const float *trained = per_token + e.begin[k + 1] - a->n;
-        for (int i = 0; i < a->n; i++)
-            *difference = fmax(*difference, fabs((double)trained[i] - a->log_probs[i]));
+        for (int i = 0; i < a->n; i++) {
+            const double d = fabs((double)trained[i] - a->log_probs[i]);
+            *difference = d <= *difference ? *difference : d; /* NaN stays */
+        }
     }
     if (!code && n && start)
         code = reference_compute(r->t, start, &e, NULL, n, start_sum, NULL, st);

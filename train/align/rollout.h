@@ -10,7 +10,7 @@
 
 /* Scores by a model: the caller's, for scorers that need one. */
 struct model_scorer {
-    int (*score)(void *ctx, const struct row_set *tasks, struct answer *answers, int64_t n, struct plm_status *st);
+    int (*score)(void *ctx, const struct row_set *tasks, struct answer *answers, int64_t n, struct scorer_stats *stats, struct plm_status *st);
     void *ctx;
 };
 

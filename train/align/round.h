@@ -5,6 +5,7 @@
 #include "train/align/align_config.h"
 #include "train/align/pairs.h"
 #include "train/align/rollout.h"
+#include "train/align/score_model.h"
 #include "train/templates.h"
 #include "train/trainer.h"
 
@@ -15,7 +16,9 @@ struct align {
     char model_path[4096];        /* where it starts */
     struct row_set tasks, eval_tasks;
     float *start;                 /* (table.padded) weights that the run began with; NULL: not needed, or LoRA's frozen ones */
-    struct model_scorer *scorer_model; /* NULL: the scorer needs none */
+    struct score_model *score_model;   /* NULL: the scorer needs none */
+    struct model_scorer hook;          /* calls it */
+    struct model_scorer *scorer_model; /* &hook, or NULL */
     bool stopped;                 /* a signal asked to stop, and everything is saved */
 };
 
@@ -45,6 +48,10 @@ int round_evaluate(struct align *a, int round, struct plm_status *st);
 
 /* Rate of update number step + 1 of `steps` in a round. */
 double round_learning_rate(const struct align_config *c, int round, int64_t step, int64_t steps);
+
+/* Something complete of the step reached is found on disk. Are its rows gone from the log? They are when this session repeats steps after the checkpoint it began with, or
+ * began at step 0. at_start: it was made before the first step. */
+bool round_log_was_cut(const struct align *a, bool at_start);
 
 /* Rows about rollouts: one per turn, and the samples of the first few tasks. eval: name of the evaluation, or NULL. Rank 0. */
 int round_log_turns(struct align *a, int round, const char *eval, const struct answer_set *set, int n_turns, struct plm_status *st);

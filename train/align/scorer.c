@@ -92,7 +92,14 @@ static void read_kind(struct scorer *s, struct section *config)
         s->restarts = (int)section_int(config, "restarts", 10, 0, 1000000);
         break;
     case KIND_REWARD:
-    case KIND_IMPLICIT: s->model = section_text(config, "model", setting_required_text); break;
+        s->model = section_text(config, "model", setting_required_text);
+        s->normalise = section_bool(config, "normalise", true);
+        break;
+    case KIND_IMPLICIT:
+        s->model = section_text(config, "model", setting_required_text);
+        s->reference = section_text(config, "reference", setting_required_text);
+        s->beta = section_number(config, "beta", 0.1, 0, 1e6);
+        break;
     default: break;
     }
 }
@@ -139,6 +146,21 @@ bool scorer_needs_model(const struct scorer *s)
 const char *scorer_model(const struct scorer *s)
 {
     return s->model;
+}
+
+const char *scorer_reference(const struct scorer *s)
+{
+    return s->reference;
+}
+
+double scorer_beta(const struct scorer *s)
+{
+    return s->beta;
+}
+
+bool scorer_normalise(const struct scorer *s)
+{
+    return s->normalise;
 }
 
 /* ---- one text ---- */

@@ -28,6 +28,8 @@ struct scorer_stats {
  *     command    "command": started once per scoring; gets one JSON object per line on stdin ({"task", "chain", "turn", "prompt", "messages",
  *                "answer_text", "answer"}), prints one {"score": x} (or a bare number) per line; "timeout_s" per answer; "restarts" (default 10)
  *                after a crash, a hang or a line that is no score at all. It is the user's own program: not confined, only ended with us
+ *     reward     "model": a reward model (plm reward), or its run; "normalise" (default true): by mean and deviation of its held-out rewards
+ *     implicit   "model", "reference", "beta" (default 0.1): beta (ln p of the model - ln p of the reference) of the answer
  * A "command" is an array of texts, or one text for /bin/sh. reward and implicit (a model scores) are the caller's: scorer_needs_model.
  *
  * What is wrong with the configuration is remembered as by any getter, and reported by settings_finish: call it before scoring. */
@@ -36,6 +38,9 @@ void scorer_close(struct scorer *s);
 const char *scorer_kind(const struct scorer *s);
 bool scorer_needs_model(const struct scorer *s); /* "reward", "implicit": config "model" names the directory (scorer_model) */
 const char *scorer_model(const struct scorer *s);
+const char *scorer_reference(const struct scorer *s);
+double scorer_beta(const struct scorer *s);
+bool scorer_normalise(const struct scorer *s);
 
 /* Score answers [0, n) of the set's rows. What fails is counted and left unscored; only what makes scoring as a whole impossible (a command
  * that cannot be started, a file that is not there) is an error. threads: children that may run side by side (tests). */

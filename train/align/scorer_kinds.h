@@ -20,6 +20,9 @@ struct scorer {
     int processes, restarts;
     const char *path;               /* file */
     const char *model;              /* reward, implicit */
+    const char *reference;          /* implicit */
+    double beta;
+    bool normalise;                 /* reward */
 };
 
 enum outcome { OUTCOME_SCORED, OUTCOME_TIMEOUT, OUTCOME_CRASH, OUTCOME_MALFORMED, OUTCOME_MISSING };

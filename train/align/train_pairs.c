@@ -21,6 +21,7 @@ struct pair_training {
     struct pair_objective objective;
     struct batch batch;
     float *log_probs, *coef;      /* (tokens) */
+    float *known;                 /* (tokens) coefficients of a pass of their own; NULL: a pair's sequences fit a micro-batch, one pass does */
     int64_t *list, *group;        /* (batch_pairs * per_pair) */
     int64_t steps;
     bool imitate;                 /* the answers themselves are learned: cross-entropy over their tokens */
@@ -58,6 +59,8 @@ static void report(const struct pair_training *p)
         log_info("round %d: %lld %s, %d sequences each, %lld tokens, %lld steps; loss %s (beta %g)%s", p->round + 1, (long long)s->n,
                  s->at[PART_REJECTED] >= 0 ? "pairs" : "answers", s->per_pair, (long long)s->e.begin[s->e.n], (long long)p->steps, c->loss->label, c->params.beta,
                  c->alpha > 0 ? " with ARIES' refinement loss" : "");
+    if (p->known)
+        log_info("round %d: the sequences of a pair do not all fit one micro-batch: log-probabilities take a pass of their own; a larger micro_batch saves it", p->round + 1);
     if (c->alpha > 0)
         log_info("round %d: %g x direct + %g x refinement (beta %g)", p->round + 1, 1 - c->alpha, c->alpha, c->beta_refine);
 }
@@ -91,10 +94,33 @@ static int open_reference(struct pair_training *p, struct plm_status *st)
         return status_set(st, PLM_EUNSUPPORTED, "a round with reference.cache false and reference.model \"previous\" cannot go on in the middle: the reference's weights "
                           "are gone; set reference.cache to true");
     p->live = malloc((size_t)t->step.table.padded * sizeof *p->live);
-    if (!p->live)
-        return status_no_memory(st, (size_t)t->step.table.padded * sizeof *p->live, "the reference's weights");
-    memcpy(p->live, weights ? weights : t->step.weights, (size_t)t->step.table.padded * sizeof *p->live);
-    return PLM_OK;
+    if (p->live)
+        memcpy(p->live, weights ? weights : t->step.weights, (size_t)t->step.table.padded * sizeof *p->live);
+    return comm_agree(t->comm, p->live ? PLM_OK : status_no_memory(st, (size_t)t->step.table.padded * sizeof *p->live, "the reference's weights"), st);
+}
+
+/* Does every pair fit a micro-batch? Where one does not, its coefficients are made from log-probabilities of a pass before. */
+static int choose_passes(struct pair_training *p, struct plm_status *st)
+{
+    const struct pair_sequences *s = &p->sequences;
+    const struct step *step = &p->a->t.step;
+    const int64_t group[PAIR_PARTS] = {0};
+    int64_t list[PAIR_PARTS];
+    struct micro_batches m;
+    int code = PLM_OK;
+    for (int64_t i = 0; i < s->n && !code && !p->imitate; i++) {
+        int n = 0;
+        for (int k = 0; k < s->per_pair; k++)
+            if (k != s->at[PART_MISMATCHED])
+                list[n++] = i * s->per_pair + k;
+        code = micro_batches_pack(&m, &s->e, list, group, n, step->max_rows, step->max_len, st);
+        micro_batches_free(&m);
+    }
+    if (code != PLM_ELIMIT)
+        return code;
+    *st = (struct plm_status){0};
+    p->known = calloc((size_t)s->e.begin[s->e.n] + 1, sizeof *p->known);
+    return p->known ? PLM_OK : status_no_memory(st, (size_t)s->e.begin[s->e.n] * sizeof *p->known, "the coefficients of the pairs");
 }
 
 static int open_training(struct pair_training *p, struct plm_status *st)
@@ -124,6 +150,8 @@ static int open_training(struct pair_training *p, struct plm_status *st)
         code = status_no_memory(st, tokens * 8, "the coefficients of the pairs");
     if (!code)
         code = batch_create(&p->batch, t->step.max_rows, t->step.max_len, st);
+    if (!code)
+        code = choose_passes(p, st);
     code = comm_agree(t->comm, code, st);
     if (!code)
         report(p);
@@ -143,6 +171,7 @@ static void close_training(struct pair_training *p)
     free(p->live);
     free(p->log_probs);
     free(p->coef);
+    free(p->known);
     free(p->list);
     free(p->group);
 }
@@ -210,6 +239,35 @@ static int imitation_coefficients(void *ctx, const struct micro_batches *m, int6
     return PLM_OK;
 }
 
+/* A pass forward over the step's sequences, wherever they lie, and from all log-probabilities all coefficients, the same on every rank. */
+static int know_coefficients(struct pair_training *p, int64_t n, struct plm_status *st)
+{
+    struct trainer *t = &p->a->t;
+    const struct examples *e = &p->sequences.e;
+    struct micro_batches m = {0};
+    int code = comm_agree(t->comm, micro_batches_pack(&m, e, p->list, NULL, n, t->step.max_rows, t->step.max_len, st), st);
+    if (!code)
+        code = sequences_log_probs(&t->step, e, &m, &p->batch, t->nll, p->log_probs, t->comm, st);
+    for (int64_t i = 0; i < m.n && !code; i++)
+        code = pair_coefficients(&p->objective, &m, i, p->log_probs, p->known, st);
+    if (t->comm->rank != 0) /* they are summed over ranks */
+        memset(p->objective.sums, 0, sizeof p->objective.sums);
+    micro_batches_free(&m);
+    return code;
+}
+
+static int known_coefficients(void *ctx, const struct micro_batches *m, int64_t i, const float *log_probs, float *coef, struct plm_status *st)
+{
+    const struct pair_training *p = ctx;
+    const struct examples *e = &p->sequences.e;
+    (void)log_probs, (void)st;
+    for (int64_t k = m->begin[i]; k < m->begin[i + 1]; k++) {
+        const int64_t begin = e->begin[m->placed[k].sequence], length = example_length(e, m->placed[k].sequence);
+        memcpy(coef + begin, p->known + begin, (size_t)length * sizeof *coef);
+    }
+    return PLM_OK;
+}
+
 static int train_step(struct pair_training *p, int64_t step, struct plm_status *st)
 {
     struct align *a = p->a;
@@ -223,13 +281,16 @@ static int train_step(struct pair_training *p, int64_t step, struct plm_status *
     const int64_t n = list_sequences(p, first, pairs, false);
     if (!code && p->live)
         code = reference_compute(t, p->live, &p->sequences.e, p->list, n, p->reference, NULL, st);
+    memset(p->objective.sums, 0, sizeof p->objective.sums);
+    if (!code && p->known)
+        code = know_coefficients(p, n, st);
     if (code)
         return code;
-    code = micro_batches_pack(&m, &p->sequences.e, p->list, p->group, n, t->step.max_rows, t->step.max_len, st);
+    code = micro_batches_pack(&m, &p->sequences.e, p->list, p->known ? NULL : p->group, n, t->step.max_rows, t->step.max_len, st);
     step_zero_gradients(&t->step);
-    memset(p->objective.sums, 0, sizeof p->objective.sums);
     struct imitation imitation = {.e = &p->sequences.e};
     const struct sequence_objective objective = p->imitate ? (struct sequence_objective){imitation_coefficients, &imitation}
+                                              : p->known ? (struct sequence_objective){known_coefficients, p}
                                                            : (struct sequence_objective){pair_coefficients, &p->objective};
     if (!code)
         code = sequences_backward(&t->step, &p->sequences.e, &m, &objective, &p->batch, t->nll, p->log_probs, p->coef, t->comm, st);

@@ -4,12 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "infer/base/log.h"
 #include "infer/base/random.h"
 #include "train/align/reference.h"
 #include "train/align/round.h"
 #include "train/sequences.h"
+#include "train/signals.h"
 
 struct policy_batch {
     const struct align_config *c;
@@ -152,8 +154,12 @@ static int update(struct align *a, int round, int64_t step, int64_t steps, struc
     struct update_outcome o;
     const double lr = round_learning_rate(a->c, round, step, steps);
     code = comm_sum_doubles(t->comm, sums, 4, st);
-    if (!code)
+    if (!code && b->e.n > 0) {
         code = trainer_update(t, lr, control, &o, st);
+    } else if (!code) { /* all groups tied: nothing to learn from them */
+        o = (struct update_outcome){.control.stop = signals_stop_requested() != 0};
+        code = comm_sum_doubles(t->comm, &o.control.stop, 1, st);
+    }
     if (code)
         return code;
     const double tokens = sums[2] > 0 ? sums[2] : 1, groups = b->groups ? (double)b->groups : 1;
@@ -166,8 +172,40 @@ static int update(struct align *a, int round, int64_t step, int64_t steps, struc
 
 struct round_totals {
     int64_t tokens, groups, tied;
-    double difference;
 };
+
+/* What rollouts before the one that this session goes on with were like, from their answers. Rank 0. */
+static int add_earlier(struct align *a, int round, int64_t rollouts, struct round_totals *totals, struct plm_status *st)
+{
+    const struct align_config *c = a->c;
+    const int64_t chunks = (c->policy_tasks + c->rollout.chunk - 1) / c->rollout.chunk;
+    double *rewards = malloc(2 * (size_t)c->rollout.chains * sizeof *rewards);
+    int code = rewards ? PLM_OK : status_no_memory(st, 2 * (size_t)c->rollout.chains * sizeof *rewards, "rewards");
+    for (int64_t k = 0; k < rollouts * chunks && !code; k++) {
+        char name[64], path[PATH_MAX];
+        struct answer_set set = {0};
+        snprintf(name, sizeof name, "rollout-%05lld/answers-%05lld.jsonl", (long long)(k / chunks), (long long)(k % chunks));
+        code = round_path(a, round, name, path, st);
+        if (!code && access(path, F_OK) == 0)
+            code = answer_set_read(&set, path, a->tasks.n, st);
+        for (int64_t i = 0, end; i < set.n && !code; i = end) {
+            for (end = i; end < set.n && end < i + c->rollout.chains && set.answers[end].task == set.answers[i].task; end++)
+                rewards[end - i] = set.answers[end].scored ? set.answers[end].score : NAN, totals->tokens += set.answers[end].n;
+            totals->groups++;
+            totals->tied += !policy_advantages(&c->policy, rewards, (int)(end - i), rewards + c->rollout.chains);
+        }
+        answer_set_free(&set);
+    }
+    free(rewards);
+    return code;
+}
+
+static int log_first(struct align *a, int round, const struct answer_set *set, double difference, struct plm_status *st)
+{
+    const struct metric values[] = {{"round", round + 1, NULL}, {"log_prob_difference", difference, NULL}};
+    int code = run_log_write(a->t.log, a->t.state.step, values, sizeof values / sizeof *values, st);
+    return code || a->t.comm->rank != 0 ? code : round_log_samples(a, round, NULL, &a->tasks, set, 4, st);
+}
 
 /* One rollout and its updates. */
 static int rollout_step(struct align *a, int round, int64_t rollout, int64_t rollouts, const int64_t *list, int64_t n, struct round_totals *totals,
@@ -182,22 +220,25 @@ static int rollout_step(struct align *a, int round, int64_t rollout, int64_t rol
     struct policy_batch b = {.c = c};
     struct rollout_stats stats = {0};
     double kl, difference = 0;
+    const bool compare = rollout == 0 && a->t.state.step_in_phase == 0; /* before anything is learned from it */
     if (!code)
         code = rollout_run(&r, list, n, &b.set, &stats, st);
     if (!code && stats.stopped) {
         a->stopped = true;
-        return PLM_OK;
+        return a->t.state.step_in_phase > 0 ? trainer_save(&a->t, NULL, st) : PLM_OK; /* the steps since the last checkpoint */
     }
     struct turn_stats turn;
     if (!code)
         rollout_turns(&b.set, 1, &turn);
-    if (!code && rollout == 0 && a->t.state.step_in_phase == 0) /* before anything is learned from it */
+    if (!code && compare)
         code = rollout_check(&r, &b.set, 64, NULL, &difference, &kl, st);
-    if (!code && difference > 0.01)
+    if (!code && !(difference <= 0.01))
         code = status_set(st, PLM_EINTERNAL, "a log-probability recorded while sampling and the trainer's differ by %g nats: sampling and training do not compute the same "
                           "model", difference);
     if (!code)
         code = comm_agree(a->t.comm, make_batch(&b, a, &r, st), st);
+    if (!code && compare)
+        code = comm_agree(a->t.comm, log_first(a, round, &b.set, difference, st), st);
     double *sums = malloc(((size_t)b.e.n + 1) * sizeof *sums);
     if (!code && b.reference && b.e.n)
         code = sums ? reference_compute(&a->t, align_start_weights(a), &b.e, NULL, b.e.n, sums, b.reference, st)
@@ -206,12 +247,9 @@ static int rollout_step(struct align *a, int round, int64_t rollout, int64_t rol
     totals->tokens += stats.tokens;
     totals->groups += b.groups;
     totals->tied += b.tied;
-    totals->difference = fmax(totals->difference, difference);
     const int64_t steps = rollouts * c->policy_updates;
     for (int64_t step = a->t.state.step_in_phase; step < (rollout + 1) * c->policy_updates && !code && !a->stopped; step++)
         code = update(a, round, step, steps, &b, &turn, st);
-    if (!code && rollout == 0 && a->t.comm->rank == 0)
-        code = round_log_samples(a, round, NULL, &a->tasks, &b.set, 4, st);
     batch_close(&b);
     return code;
 }
@@ -225,6 +263,10 @@ int round_train_policy(struct align *a, int round, struct plm_status *st)
     int code = comm_agree(a->t.comm, round_tasks(a, round, &list, &n, st), st);
     const int64_t rollouts = (n + c->policy_tasks - 1) / c->policy_tasks;
     const int64_t first = a->t.state.step_in_phase / c->policy_updates;
+    if (!code)
+        code = comm_agree(a->t.comm, a->t.comm->rank == 0 ? add_earlier(a, round, first, &totals, st) : PLM_OK, st);
+    if (!code)
+        code = comm_broadcast(a->t.comm, &totals, sizeof totals, 0, st);
     for (int64_t i = first; i < rollouts && !code && !a->stopped; i++) {
         const int64_t at = i * c->policy_tasks;
         code = rollout_step(a, round, i, rollouts, list + at, n - at < c->policy_tasks ? n - at : c->policy_tasks, &totals, st);
@@ -237,6 +279,6 @@ int round_train_policy(struct align *a, int round, struct plm_status *st)
         return code ? status_prefix(st, "round %d", round + 1) : PLM_OK;
     const double seconds = align_seconds() - begin;
     const struct metric values[] = {{"round", round + 1, NULL}, {"generated_tokens", (double)totals.tokens, NULL}, {"tied", (double)totals.tied, NULL},
-        {"tied_share", totals.groups ? (double)totals.tied / (double)totals.groups : 0, NULL}, {"log_prob_difference", totals.difference, NULL}, {"round_s", seconds, NULL}};
+        {"tied_share", totals.groups ? (double)totals.tied / (double)totals.groups : 0, NULL}, {"round_s", seconds, NULL}};
     return run_log_write(a->t.log, a->t.state.step, values, sizeof values / sizeof *values, st);
 }
