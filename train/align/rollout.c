@@ -103,7 +103,7 @@ static int make_chunk(const struct rollout *r, struct completer *completer, cons
     }
     if (!code)
         code = strategy_run(completer, &r->t->view, &strategy, questions, n, take, NULL, &c, &counts, st);
-    if (!code)
+    if (!code && c.set.n > 0)
         qsort(c.set.answers, (size_t)c.set.n, sizeof *c.set.answers, compare_answers);
     if (!code)
         code = score(r, &c.set, stats, st);
