@@ -17,7 +17,7 @@
 struct arguments {
     const char *model;
     int batch, prompt, shared, generate, sequences, chains, rounds, threads;
-    bool json, own;
+    bool json, trainers;
     struct matmul matmul; /* what the trainer multiplies with */
 };
 
@@ -29,7 +29,7 @@ static const struct argp_option options[] = {
     {"shared", 'k', "N", 0, "of them: the first that all prompts have in common (default 30)", 0},
     {"generate", 'n', "N", 0, "tokens sampled after it (default 128)", 0},
     {"rounds", 'r', "N", 0, "measurements of both, in turns; medians are printed (default 3)", 0},
-    {"own-products", 'u', 0, 0, "the core's matrix products instead of the trainer's", 0},
+    {"trainer-products", 'u', 0, 0, "the trainer's matrix products (oneDNN) instead of the core's, which rollouts use", 0},
     {"threads", 't', "N", 0, "threads; 0: one per processor (default)", 0},
     {"json", 'j', 0, 0, "print one JSON object", 0},
     {0},
@@ -48,7 +48,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'r': a->rounds = (int)argument_range(state, "rounds", arg, 1, MAX_ROUNDS); return 0;
     case 't': a->threads = argument_whole(state, "threads", arg); return 0;
     case 'j': a->json = true; return 0;
-    case 'u': a->own = true; return 0;
+    case 'u': a->trainers = true; return 0;
     case ARGP_KEY_ARG: argument_only(state, "MODEL", arg, &a->model); return 0;
     case ARGP_KEY_END:
         if (!a->model)
@@ -106,7 +106,7 @@ struct contender {
 static int contender_open(struct contender *c, const struct plm_model *model, const struct arguments *a, int batch, struct plm_status *st)
 {
     struct completer_options o = {.n_threads = a->threads, .max_batch = batch, .context = a->prompt + a->generate, .sampling = plm_sampling_default(),
-        .ops = a->own ? NULL : &a->matmul.ops};
+        .ops = a->trainers ? &a->matmul.ops : NULL};
     o.sampling.temperature = 1, o.sampling.top_k = 0, o.sampling.top_p = 1, o.sampling.min_p = 0;
     c->batch = batch;
     return completer_create(&c->completer, model, &o, st);
