@@ -3,8 +3,8 @@
  *   question   "Tom has 34 pens. He buys 57 more. How many pens does he have now?"
  *   solution   "34+57=91\n#### 91"                 one line per step, the answer as GSM8K writes it
  *   wrong      "34+57=81\n#### 81"                 a plausible mistake: here a forgotten carry
- *   columns    "34+57\n4+7+0=11\n3+5+1=09\n#### 91"  the same by columns: digits and carry (borrow), then carry and digit; a small model learns in a
- *                                                 minute what takes it an hour in one line
+ *   columns    "34+57\n4+7+0=11\n3+5+1=09\n#### 91"  the same by columns: digits and carry (borrow), then carry and digit; a small model learns it
+ *                                                 in a minute, and far later in one line
  *
  * A problem is a pure function of (seed, split, options, index). Splits do not overlap: every addition and subtraction that a solution
  * needs belongs to one fact a + b = c, told by its two smaller numbers whatever their order, and a fixed hash of those, the same for
