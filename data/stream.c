@@ -3,10 +3,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "data/prefetch.h"
 #include "data/sampler.h"
+#include "infer/base/clock.h"
 
 enum { MAX_SEQ_LEN = 1 << 24, MAX_THREADS = 256 };
 
@@ -96,25 +96,18 @@ void stream_close(struct stream *s)
     free(s);
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 int stream_read(struct stream *s, int64_t first, struct batch *b, struct plm_status *st)
 {
     if (first < 0)
         return status_set(st, PLM_EINVAL, "sample number %lld is negative", (long long)first);
     if (b->seq_len != s->seq_len)
         return status_set(st, PLM_EINVAL, "the batch has rows of %d positions, the stream of %d", b->seq_len, s->seq_len);
-    double start = now();
+    double start = seconds_now();
     bool found = false;
     int code = s->prefetch ? prefetch_take(s->prefetch, first, b, &found, st) : PLM_OK;
     if (!found)
         code = sampler_fill(s->thread, first, b, st);
-    s->waited += now() - start;
+    s->waited += seconds_now() - start;
     return code;
 }
 

@@ -5,7 +5,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 long long argument_range(struct argp_state *state, const char *name, const char *arg, long long low, long long high)
 {
@@ -63,11 +62,4 @@ void argument_only(struct argp_state *state, const char *what, const char *arg, 
     if (*slot)
         argp_error(state, "one %s only, found '%s' after '%s'", what, arg, *slot);
     *slot = arg;
-}
-
-double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }

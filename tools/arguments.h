@@ -5,6 +5,8 @@
 #include <argp.h>
 #include <stdint.h>
 
+#include "infer/base/clock.h"
+
 /* The argument of option --NAME as a whole number in [low, high]. */
 long long argument_range(struct argp_state *state, const char *name, const char *arg, long long low, long long high);
 
@@ -25,8 +27,5 @@ uint64_t argument_seed(struct argp_state *state, const char *name, const char *a
 
 /* Store the one positional argument `what`; a second one is a usage error. */
 void argument_only(struct argp_state *state, const char *what, const char *arg, const char **slot);
-
-/* Seconds on a monotonic clock, for speeds. */
-double seconds_now(void);
 
 #endif

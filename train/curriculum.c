@@ -164,11 +164,7 @@ int run_config_read(struct run_config *c, struct settings *settings, struct plm_
     read_phases(c, &root);
     read_schedule(c, &root);
     read_eval(c, &root);
-    struct section checkpoint = section_object(&root, "checkpoint");
-    c->checkpoint_every = section_int(&checkpoint, "every_steps", 1000, 0, MAX_STEPS);
-    c->checkpoint_keep = (int)section_int(&checkpoint, "keep", 3, 0, INT_MAX);
-    struct section log = section_object(&root, "log");
-    c->log_every = section_int(&log, "every_steps", 10, 1, MAX_STEPS);
+    settings_read_saving(&root, 1000, 3, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every);
     return settings_finish(settings, st);
 }
 
@@ -176,14 +172,8 @@ int run_config_load(struct run_config *c, const char *path, const char *const *o
 {
     *c = (struct run_config){0};
     struct settings *settings;
-    int code = settings_open(&settings, path, st);
-    for (int i = 0; i < n && !code; i++)
-        code = settings_override(settings, overrides[i], st);
-    if (code) {
-        settings_close(settings);
-        return code;
-    }
-    return run_config_read(c, settings, st);
+    const int code = settings_open_with(&settings, path, overrides, n, st);
+    return code ? code : run_config_read(c, settings, st);
 }
 
 void run_config_free(struct run_config *c)

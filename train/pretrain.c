@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "infer/base/clock.h"
 #include "train/evaluate.h"
 #include "train/files.h"
 #include "train/signals.h"
@@ -20,13 +20,6 @@ struct run {
     int stream_phase;
     struct batch batch;
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int longest_row(const struct run_config *c)
 {
@@ -142,7 +135,7 @@ static int train_step(struct run *r, const struct curriculum_point *at, struct s
 {
     *out = (struct step_outcome){0};
     struct step_control control = {0};
-    const double start = now(), waited = stream_wait_seconds(r->stream);
+    const double start = seconds_now(), waited = stream_wait_seconds(r->stream);
     int code = accumulate(r, at, &control, st);
     if (code) {
         comm_abort(r->t.comm, st); /* the other ranks are on their way into the reduction */
@@ -151,7 +144,7 @@ static int train_step(struct run *r, const struct curriculum_point *at, struct s
     out->wait_seconds = stream_wait_seconds(r->stream) - waited;
     control.nonfinite = !isfinite(control.loss_sum);
     code = trainer_update(&r->t, at->learning_rate, control, &out->update, st);
-    out->seconds = now() - start;
+    out->seconds = seconds_now() - start;
     return code;
 }
 

@@ -529,3 +529,15 @@ int settings_save(const struct settings *s, const char *path, struct plm_status 
     free(text);
     return code;
 }
+
+int settings_open_with(struct settings **out, const char *path, const char *const *overrides, int n, struct plm_status *st)
+{
+    int code = settings_open(out, path, st);
+    for (int i = 0; i < n && !code; i++)
+        code = settings_override(*out, overrides[i], st);
+    if (code) {
+        settings_close(*out);
+        *out = NULL;
+    }
+    return code;
+}

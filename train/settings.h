@@ -27,6 +27,9 @@ int settings_open(struct settings **out, const char *path, struct plm_status *st
 int settings_parse(struct settings **out, const char *text, size_t length, const char *where, struct plm_status *st);
 void settings_close(struct settings *s);
 
+/* settings_open, then n overrides ("a.b=c"). NULL in *out after an error. */
+int settings_open_with(struct settings **out, const char *path, const char *const *overrides, int n, struct plm_status *st);
+
 /* "a.b=c", "phases.0.tokens=1000", "phases[0].tokens=1000": set a value, which is JSON when it parses as JSON and text
  * otherwise. Missing objects are created; entries of arrays must exist. Before the first getter. */
 int settings_override(struct settings *s, const char *assignment, struct plm_status *st);

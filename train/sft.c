@@ -2,8 +2,8 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "infer/base/clock.h"
 #include "infer/base/log.h"
 #include "train/checkpoint.h"
 #include "train/evaluations.h"
@@ -29,13 +29,6 @@ struct run {
     char model_path[PATH_MAX];
     char checkpoint[PATH_MAX];        /* rank 0: the newest one of this session */
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- opening ---- */
 
@@ -204,7 +197,7 @@ static int train_step(struct run *r, const struct sft_point *at, struct update_o
     struct trainer *t = &r->t;
     struct step_control control = {0};
     struct step_counts counts = {0};
-    const double start = now();
+    const double start = seconds_now();
     int code = accumulate(r, at, &control, &counts, st);
     if (code) {
         comm_abort(t->comm, st); /* the other ranks are on their way into the reduction */
@@ -224,7 +217,7 @@ static int train_step(struct run *r, const struct sft_point *at, struct update_o
     t->state.phase = more ? next.phase : at->phase;
     t->state.step_in_phase = more ? next.step_in_phase : at->step_in_phase + 1;
     trainer_state_add_loss(&t->state, *loss);
-    code = report_step(r, at, out, &counts, *loss, now() - start, st);
+    code = report_step(r, at, out, &counts, *loss, seconds_now() - start, st);
     if (code)
         comm_abort(t->comm, st); /* only rank 0 writes */
     return code;

@@ -155,11 +155,7 @@ int sft_config_read(struct sft_config *c, struct settings *settings, struct plm_
     read_phases(c, &root);
     read_eval(c, &root);
     read_early_stop(c, &root);
-    struct section checkpoint = section_object(&root, "checkpoint");
-    c->checkpoint_every = section_int(&checkpoint, "every_steps", 500, 0, MAX_STEPS);
-    c->checkpoint_keep = (int)section_int(&checkpoint, "keep", 2, 0, INT_MAX);
-    struct section log = section_object(&root, "log");
-    c->log_every = section_int(&log, "every_steps", 10, 1, MAX_STEPS);
+    settings_read_saving(&root, 500, 2, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every);
     return settings_finish(settings, st);
 }
 
@@ -167,14 +163,8 @@ int sft_config_load(struct sft_config *c, const char *path, const char *const *o
 {
     *c = (struct sft_config){0};
     struct settings *settings;
-    int code = settings_open(&settings, path, st);
-    for (int i = 0; i < n && !code; i++)
-        code = settings_override(settings, overrides[i], st);
-    if (code) {
-        settings_close(settings);
-        return code;
-    }
-    return sft_config_read(c, settings, st);
+    const int code = settings_open_with(&settings, path, overrides, n, st);
+    return code ? code : sft_config_read(c, settings, st);
 }
 
 void sft_config_free(struct sft_config *c)

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "infer/base/clock.h"
 #include "infer/model/sequence.h"
 #include "infer/text/sampling.h"
 
@@ -41,13 +41,6 @@ struct completer {
     unsigned char *scratch;      /* (threads, V * 8) */
     struct completer_stats stats;
 };
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void lay_out(struct completer *c)
 {
@@ -319,13 +312,13 @@ int completer_run(struct completer *c, const struct completion_source *source, s
         code = sequence_truncate(c->slots[i].sequence, 0, st); /* of other weights, perhaps */
     }
     for (int n = 1; n && !code;) {
-        const double begin = seconds();
+        const double begin = seconds_now();
         code = refill(c, source, st);
-        const double filled = seconds();
+        const double filled = seconds_now();
         c->stats.prefill_s += filled - begin;
         if (!code)
             code = step(c, source, &n, st);
-        c->stats.decode_s += seconds() - filled;
+        c->stats.decode_s += seconds_now() - filled;
     }
     return code;
 }

@@ -9,10 +9,10 @@
 
 #include <cmocka.h>
 
-#include <time.h>
 #include <unistd.h>
 
 #include "train/align/scorer.h"
+#include "infer/base/clock.h"
 #include "train/align/scorer_kinds.h"
 
 enum { N = 6 };
@@ -216,13 +216,6 @@ static struct scorer_stats judge(const char *script, const char *more)
     return score(config, 1);
 }
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void commands_judge(void **state)
 {
     (void)state;
@@ -250,9 +243,9 @@ static void a_command_that_fails_costs_an_answer(void **state)
     stats = judge("while read -r line; do case $line in *'\"task\":2'*) kill -SEGV $$;; esac; echo 7; done", "");
     assert_true(stats.scored == N - 1 && stats.crashes == 1);
     assert_non_null(strstr(stats.first_failure, "signal 11"));
-    const double start = seconds();
+    const double start = seconds_now();
     stats = judge("while read -r line; do case $line in *'\"task\":2'*) sleep 1000;; esac; echo 7; done", ", \"timeout_s\": 0.3");
-    assert_true(stats.scored == N - 1 && stats.timeouts == 1 && seconds() - start < 10);
+    assert_true(stats.scored == N - 1 && stats.timeouts == 1 && seconds_now() - start < 10);
     assert_non_null(strstr(stats.first_failure, "no score within 0.3 s"));
     /* rubbish, then the line that was meant: it must not become the score of the next answer */
     stats = judge("while read -r line; do case $line in *'\"task\":2'*) echo loading...; echo 99;; *) echo 7;; esac; done", "");
@@ -276,9 +269,9 @@ static void endless_trouble_ends(void **state)
     prepare(six, six, NULL);
     struct scorer_stats stats = judge("exit 1", ", \"restarts\": 2");
     assert_true(stats.scored == 0 && stats.crashes == 3 && stats.missing == N - 3);
-    const double start = seconds();
+    const double start = seconds_now();
     stats = judge("exec yes", ", \"restarts\": 3"); /* a flood, and it never reads */
-    assert_true(stats.scored == 0 && stats.failed == N && seconds() - start < 10);
+    assert_true(stats.scored == 0 && stats.failed == N && seconds_now() - start < 10);
     stats = judge("while :; do echo noise >&2; done", ", \"restarts\": 1, \"timeout_s\": 0.2");
     assert_true(stats.scored == 0 && stats.timeouts == 2 && stats.missing == N - 2);
     stats = judge("exec <&-; sleep 1000", ", \"restarts\": 1, \"timeout_s\": 0.2"); /* nobody reads */

@@ -18,13 +18,6 @@
 #include "train/model_keep.h"
 #include "train/signals.h"
 
-double align_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 int round_path(const struct align *a, int round, const char *name, char out[PATH_MAX], struct plm_status *st)
 {
     return snprintf(out, PATH_MAX, "%s/round-%d%s%s", a->c->run_dir, round + 1, name ? "/" : "", name ? name : "") < PATH_MAX

@@ -14,20 +14,6 @@
 const char *const align_method_names[] = {"aries", "dpo", "iterative-dpo", "rejection-sft", "grpo", NULL};
 static const char *const reference_names[] = {"previous", "start", NULL};
 
-/* The value of a key that is an object, or NULL. */
-static const json_t *object_of(struct section *s, const char *key)
-{
-    if (!section_has(s, key))
-        return NULL;
-    const struct section o = section_object(s, key);
-    json_t *value;
-    const char *name;
-    struct section fields = o;
-    json_object_foreach((json_t *)o.object, name, value) /* every key is known: they are names of the data's own fields */
-        section_text(&fields, name, NULL);
-    return o.object;
-}
-
 static void read_learning_rate(struct align_config *c, struct section *root)
 {
     struct section s = section_object(root, "learning_rate");
@@ -96,7 +82,7 @@ static void read_offline(struct align_config *c, struct section *root)
     c->offline = settings_entries(&s, "sources", n, sizeof *c->offline);
     for (int i = 0; i < n && c->offline; i++) {
         struct section e = section_entry(&s, "sources", i);
-        c->offline[i] = (struct example_source){section_text(&e, "path", setting_required_text), object_of(&e, "fields"), section_number(&e, "weight", 1, 0, 1e6)};
+        c->offline[i] = (struct example_source){section_text(&e, "path", setting_required_text), settings_read_fields(&e), section_number(&e, "weight", 1, 0, 1e6)};
         c->n_offline++;
     }
     c->offline_skip_bad = section_bool(&s, "skip_bad", false);
@@ -127,7 +113,7 @@ static void read_prompts(struct align_config *c, struct section *root)
         return;
     struct section p = section_object(root, "prompts");
     c->prompts_path = section_text(&p, "path", setting_required_text);
-    c->prompts_fields = object_of(&p, "fields");
+    c->prompts_fields = settings_read_fields(&p);
     c->per_round = section_int(&p, "per_round", 0, 0, MAX_COUNT);
     struct section r = section_object(root, "rollout");
     read_rollout(&c->rollout, &r, c->method == METHOD_ARIES ? 1 : 4, c->method == METHOD_ARIES ? 3 : 0, 0.8);
@@ -153,7 +139,7 @@ static void read_eval(struct align_config *c, struct section *root)
         return;
     struct section s = section_object(root, "eval");
     c->eval.path = section_text(&s, "path", setting_required_text);
-    c->eval.fields = object_of(&s, "fields");
+    c->eval.fields = settings_read_fields(&s);
     c->eval.count = section_int(&s, "count", 0, 0, MAX_COUNT);
     c->eval.samples = (int)section_int(&s, "samples", 4, 0, 1000);
     read_rollout(&c->eval.rollout, &s, 1, c->rollout.refinements, 0);
@@ -197,11 +183,7 @@ int align_config_read(struct align_config *c, struct settings *settings, struct 
     c->policy_tasks = (int)section_int(&policy, "batch_tasks", 16, 1, 1 << 20);
     c->policy_updates = (int)section_int(&policy, "updates", 1, 1, 1000);
     read_eval(c, &root);
-    struct section checkpoint = section_object(&root, "checkpoint");
-    c->checkpoint_every = section_int(&checkpoint, "every_steps", 0, 0, MAX_COUNT);
-    c->checkpoint_keep = (int)section_int(&checkpoint, "keep", 2, 0, INT_MAX);
-    struct section log = section_object(&root, "log");
-    c->log_every = section_int(&log, "every_steps", 10, 1, MAX_COUNT);
+    settings_read_saving(&root, 0, 2, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every);
     if (!settings_failed(settings) && c->alpha > 0 && (c->method == METHOD_REJECTION_SFT || c->method == METHOD_GRPO))
         section_error(&root, "loss", "the refinement loss (alpha) goes with pairs, not with method \"%s\"", align_method_names[c->method]);
     if (!settings_failed(settings) && c->method == METHOD_GRPO && c->rollout.refinements > 0)
@@ -218,14 +200,8 @@ int align_config_load(struct align_config *c, const char *path, const char *cons
 {
     *c = (struct align_config){0};
     struct settings *settings;
-    int code = settings_open(&settings, path, st);
-    for (int i = 0; i < n && !code; i++)
-        code = settings_override(settings, overrides[i], st);
-    if (code) {
-        settings_close(settings);
-        return code;
-    }
-    return align_config_read(c, settings, st);
+    const int code = settings_open_with(&settings, path, overrides, n, st);
+    return code ? code : align_config_read(c, settings, st);
 }
 
 void align_config_free(struct align_config *c)

@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "data/permutation.h"
+#include "infer/base/clock.h"
 #include "infer/base/log.h"
 #include "infer/base/random.h"
 #include "train/align/reward_pairs.h"
@@ -35,13 +35,6 @@ struct run {
     char statistics_text[1024];   /* what the next checkpoint's reward.json says */
     char model_path[PATH_MAX], checkpoint[PATH_MAX];
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- opening ---- */
 
@@ -238,7 +231,7 @@ static int train_step(struct run *r, struct update_outcome *out, struct plm_stat
 {
     struct trainer *t = &r->t;
     const int64_t step = t->state.step;
-    const double start = now(), lr = reward_learning_rate(r->c, step, r->steps);
+    const double start = seconds_now(), lr = reward_learning_rate(r->c, step, r->steps);
     double sums[SUMS] = {0};
     int64_t inputs = 0;
     int code = accumulate(r, step, sums, &inputs, st);
@@ -256,7 +249,7 @@ static int train_step(struct run *r, struct update_outcome *out, struct plm_stat
     t->state.step = t->state.step_in_phase = step + 1;
     t->state.tokens += inputs;
     trainer_state_add_loss(&t->state, s.loss);
-    code = report_step(r, out, &s, sums, lr, inputs, now() - start, st);
+    code = report_step(r, out, &s, sums, lr, inputs, seconds_now() - start, st);
     if (code)
         comm_abort(t->comm, st); /* only rank 0 writes */
     return code;

@@ -95,11 +95,7 @@ int reward_config_read(struct reward_config *c, struct settings *settings, struc
     c->patience = (int)section_int(&stop, "patience", 0, 0, INT_MAX);
     if (c->patience && (!c->eval_every || !(c->n_eval || c->held_out > 0)))
         section_error(&stop, "patience", "stopping early needs eval.every_steps, and pairs.held_out or eval.sources");
-    struct section checkpoint = section_object(&root, "checkpoint");
-    c->checkpoint_every = section_int(&checkpoint, "every_steps", 0, 0, MAX_STEPS);
-    c->checkpoint_keep = (int)section_int(&checkpoint, "keep", 2, 0, INT_MAX);
-    struct section log = section_object(&root, "log");
-    c->log_every = section_int(&log, "every_steps", 10, 1, MAX_STEPS);
+    settings_read_saving(&root, 0, 2, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every);
     return settings_finish(settings, st);
 }
 
@@ -107,14 +103,8 @@ int reward_config_load(struct reward_config *c, const char *path, const char *co
 {
     *c = (struct reward_config){0};
     struct settings *settings;
-    int code = settings_open(&settings, path, st);
-    for (int i = 0; i < n && !code; i++)
-        code = settings_override(settings, overrides[i], st);
-    if (code) {
-        settings_close(settings);
-        return code;
-    }
-    return reward_config_read(c, settings, st);
+    const int code = settings_open_with(&settings, path, overrides, n, st);
+    return code ? code : reward_config_read(c, settings, st);
 }
 
 void reward_config_free(struct reward_config *c)

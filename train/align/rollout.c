@@ -7,20 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "data/files.h"
+#include "infer/base/clock.h"
 #include "infer/base/log.h"
 #include "train/align/reference.h"
 #include "train/signals.h"
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int chunk_path(char out[PATH_MAX], const struct rollout *r, const char *what, int64_t chunk, struct plm_status *st)
 {
@@ -184,7 +177,7 @@ int rollout_run(const struct rollout *r, const int64_t *list, int64_t n, struct 
 {
     const int64_t chunks = (n + r->o->chunk - 1) / r->o->chunk;
     struct comm *comm = r->t->comm;
-    const double begin = now();
+    const double begin = seconds_now();
     *stats = (struct rollout_stats){0};
     *all = (struct answer_set){0};
     int code = comm_agree(comm, comm->rank == 0 ? clear_claims(r, chunks, st) : PLM_OK, st);
@@ -196,7 +189,7 @@ int rollout_run(const struct rollout *r, const int64_t *list, int64_t n, struct 
     if (code)
         return code;
     stats->made = (int64_t)sums[0], stats->too_long = (int64_t)sums[1], stats->failed = (int64_t)sums[2], stats->stopped = sums[3] > 0;
-    stats->seconds = now() - begin;
+    stats->seconds = seconds_now() - begin;
     if (comm->rank == 0 && !stats->stopped)
         code = clear_claims(r, chunks, st); /* claims have done their work */
     for (int64_t i = 0; i < chunks && !stats->stopped && !code; i++) {

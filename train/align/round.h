@@ -64,6 +64,4 @@ int round_step_done(struct align *a, int round, int64_t step, int64_t steps, con
 /* A list of tasks for round `round` (of per_round, 0: all), the same on every rank, ascending; malloc'ed. */
 int round_tasks(const struct align *a, int round, int64_t **list, int64_t *n, struct plm_status *st);
 
-double align_seconds(void);
-
 #endif

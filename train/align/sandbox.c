@@ -1,4 +1,5 @@
 #include "train/align/sandbox.h"
+#include "infer/base/clock.h"
 
 #include <errno.h>
 #include <math.h>
@@ -7,7 +8,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define TICK_MS 20 /* how often to look for the end of a child where the kernel does not tell */
@@ -16,13 +16,6 @@ struct sandbox_limits sandbox_limits_default(void)
 {
     return (struct sandbox_limits){.timeout_s = 10, .output_bytes = 64 << 10,
         .child = {.memory_bytes = INT64_C(1) << 30, .file_bytes = 64 << 20, .processes = 64, .open_files = 64}};
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* The input as a file in memory: nobody has to feed a pipe while the program prints. */
@@ -91,7 +84,7 @@ static void capture_read(struct capture *c)
 static bool follow(struct child *child, struct capture *streams, double deadline)
 {
     for (;;) {
-        const double left = deadline - now();
+        const double left = deadline - seconds_now();
         if (child_ended(child))
             return true;
         if (left <= 0)
@@ -124,7 +117,7 @@ int sandbox_run(struct sandbox_result *r, const char *const *argv, const char *i
         return code;
     }
     struct child child;
-    const double start = now();
+    const double start = seconds_now();
     code = child_start(&child, &o, st);
     close(o.input);
     if (code) {
@@ -138,7 +131,7 @@ int sandbox_run(struct sandbox_result *r, const char *const *argv, const char *i
     int status;
     r->missing = child.missing;
     child_stop(&child, &status);
-    r->seconds = now() - start;
+    r->seconds = seconds_now() - start;
     r->end = !ended ? SANDBOX_TIMEOUT : WIFSIGNALED(status) ? SANDBOX_SIGNALLED : SANDBOX_EXITED;
     r->status = r->end == SANDBOX_SIGNALLED ? WTERMSIG(status) : r->end == SANDBOX_EXITED ? WEXITSTATUS(status) : 0;
     capture_trim(&streams[0]);

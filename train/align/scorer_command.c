@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "infer/base/log.h"
+#include "infer/base/clock.h"
 #include "train/align/child.h"
 #include "train/align/scorer_kinds.h"
 
@@ -25,13 +25,6 @@ struct dialogue {
     size_t error_bytes;
     char message[400];         /* what went wrong with this answer */
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int start(struct dialogue *d, struct plm_status *st)
 {
@@ -105,7 +98,7 @@ static enum outcome crashed(struct dialogue *d)
 /* Send one request, receive one line: both sides at once, so that a full pipe on either side stops nothing. */
 static enum outcome exchange(struct dialogue *d, const char *request, size_t n, double *score)
 {
-    const double deadline = now() + d->s->timeout_s;
+    const double deadline = seconds_now() + d->s->timeout_s;
     size_t sent = 0;
     if (d->filled > 0) { /* more lines than requests: whose score is this? */
         snprintf(d->message, sizeof d->message, "the command printed more than one line for an answer");
@@ -113,7 +106,7 @@ static enum outcome exchange(struct dialogue *d, const char *request, size_t n, 
         return OUTCOME_MALFORMED;
     }
     for (;;) {
-        const double left = deadline - now();
+        const double left = deadline - seconds_now();
         if (left <= 0)
             break;
         struct pollfd fds[3] = {{d->child.out, POLLIN, 0}, {d->child.err, POLLIN, 0}, {sent < n ? d->child.in : -1, POLLOUT, 0}};

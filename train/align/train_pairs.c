@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/permutation.h"
+#include "infer/base/clock.h"
 #include "infer/base/log.h"
 #include "infer/base/random.h"
 #include "train/align/pair_objective.h"
@@ -273,7 +274,7 @@ static int train_step(struct pair_training *p, int64_t step, struct plm_status *
     struct align *a = p->a;
     const struct align_config *c = a->c;
     struct trainer *t = &a->t;
-    const double start = align_seconds();
+    const double start = seconds_now();
     const int64_t all = (int64_t)ceil(c->epochs * (double)p->sequences.n - 1e-9), first = step * c->batch_pairs;
     const int64_t pairs = all - first < c->batch_pairs ? (all - first > 0 ? all - first : 1) : c->batch_pairs;
     struct micro_batches m = {0};
@@ -314,7 +315,7 @@ static int train_step(struct pair_training *p, int64_t step, struct plm_status *
     const double loss = o.control.weight_sum > 0 ? o.control.loss_sum / o.control.weight_sum : 0;
     const int n_metrics = p->imitate ? 0 : pair_metrics(&p->objective, sums, metrics);
     t->state.samples += pairs;
-    return round_step_done(a, p->round, step, p->steps, &o, lr, loss, align_seconds() - start, inputs, metrics, n_metrics, st);
+    return round_step_done(a, p->round, step, p->steps, &o, lr, loss, seconds_now() - start, inputs, metrics, n_metrics, st);
 }
 
 int round_train_pairs(struct align *a, int round, struct plm_status *st)

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "infer/base/clock.h"
 #include "infer/base/log.h"
 #include "infer/base/random.h"
 #include "train/align/reference.h"
@@ -126,7 +127,7 @@ static int coefficients(void *ctx, const struct micro_batches *m, int64_t i, con
 static int update(struct align *a, int round, int64_t step, int64_t steps, struct policy_batch *b, const struct turn_stats *turn, struct plm_status *st)
 {
     struct trainer *t = &a->t;
-    const double start = align_seconds();
+    const double start = seconds_now();
     struct micro_batches m = {0};
     struct batch batch = {0};
     int64_t *list = malloc(((size_t)b->e.n + 1) * sizeof *list);
@@ -167,7 +168,7 @@ static int update(struct align *a, int round, int64_t step, int64_t steps, struc
     const struct metric metrics[] = {{"loss", loss, NULL}, {"reward", b->reward / groups, NULL}, {"reward_std", b->reward_spread / groups, NULL},
         {"frac_reward_zero_std", (double)b->tied / groups, NULL}, {"kl", sums[0] / tokens, NULL}, {"clip_ratio", sums[1] / tokens, NULL}, {"entropy", sums[3] / tokens, NULL},
         {"completions/mean_length", turn->length, NULL}, {"completions/clipped_ratio", 1 - turn->ended, NULL}, {"num_tokens", sums[2], NULL}};
-    return round_step_done(a, round, step, steps, &o, lr, loss, align_seconds() - start, inputs, metrics, sizeof metrics / sizeof *metrics, st);
+    return round_step_done(a, round, step, steps, &o, lr, loss, seconds_now() - start, inputs, metrics, sizeof metrics / sizeof *metrics, st);
 }
 
 struct round_totals {
@@ -259,7 +260,7 @@ int round_train_policy(struct align *a, int round, struct plm_status *st)
     const struct align_config *c = a->c;
     int64_t *list = NULL, n = 0;
     struct round_totals totals = {0};
-    const double begin = align_seconds();
+    const double begin = seconds_now();
     int code = comm_agree(a->t.comm, round_tasks(a, round, &list, &n, st), st);
     const int64_t rollouts = (n + c->policy_tasks - 1) / c->policy_tasks;
     const int64_t first = a->t.state.step_in_phase / c->policy_updates;
@@ -277,7 +278,7 @@ int round_train_policy(struct align *a, int round, struct plm_status *st)
                           "scorer does not understand the answers (plm score)", (long long)totals.groups);
     if (code || a->stopped || a->t.comm->rank != 0)
         return code ? status_prefix(st, "round %d", round + 1) : PLM_OK;
-    const double seconds = align_seconds() - begin;
+    const double seconds = seconds_now() - begin;
     const struct metric values[] = {{"round", round + 1, NULL}, {"generated_tokens", (double)totals.tokens, NULL}, {"tied", (double)totals.tied, NULL},
         {"tied_share", totals.groups ? (double)totals.tied / (double)totals.groups : 0, NULL}, {"round_s", seconds, NULL}};
     return run_log_write(a->t.log, a->t.state.step, values, sizeof values / sizeof *values, st);
