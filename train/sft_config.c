@@ -13,7 +13,7 @@
 #define MAX_ROWS (1 << 24)
 #define MAX_STEPS ((int64_t)1 << 48)
 
-static const char *const use_names[] = {"conversation", "chosen", "refine", NULL};
+static const char *const use_names[] = {"conversation", "chosen", "refine", "refine_both", NULL};
 static const char *const metric_names[] = {"loss", "score", NULL};
 
 static void read_source(struct sft_source *source, struct section *s)

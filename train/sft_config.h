@@ -9,8 +9,8 @@
  *     lora             {"rank", "alpha"}; default: all weights are trained
  *     neftune_alpha    noise on the embeddings (NEFTune); default 0: none
  *     phases           in order: [{"name", "epochs" or "steps", "batch_rows", "peak", "floor", "warmup", "decay_shape", "over_long": "drop" or "truncate",
- *                      "last_turn_only", "skip_bad", "reset_optimizer", "sources": [{"path", "weight", "fields", "use": "conversation", "chosen" or
- *                      "refine"}]}]
+ *                      "last_turn_only", "skip_bad", "reset_optimizer", "sources": [{"path", "weight", "fields", "use": "conversation", "chosen",
+ *                      "refine" or "refine_both"}]}]
  *     eval             {"every_steps", "at_start", "max_rows", "last_turn_only", "sources": [{"name", "path", "fields", "use"}],
  *                      "answers": {"path", "fields", "count", "max_tokens", "refinements", "temperature", "batch", "samples", "scorer": {"kind", ...}}}
  *     early_stop       {"patience", "metric": "loss" or "score"}; the metric decides what RUN/best is, also without patience
@@ -32,6 +32,7 @@ enum sft_use {
     USE_CONVERSATION, /* conversations, prompts with completions, texts */
     USE_CHOSEN,       /* of pairs the chosen answer: x -> y_w */
     USE_REFINE,       /* ARIES stage 1 (aries.md 1.3): of pairs x -> y_w and (x, y_l, z) -> y_w, both with coefficient 1 */
+    USE_REFINE_BOTH,  /* the same and (x, y_w, z) -> y_w: a good draft is kept, as the second half of the refinement loss wants (aries.md 1.4) */
 };
 
 struct sft_source {

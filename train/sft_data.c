@@ -16,7 +16,7 @@ struct pair_reader {
     struct token_list ids;
     struct target_list targets;
     struct example_counts counts;
-    int64_t refined;         /* sequences (x, y_l, z) -> y_w */
+    int64_t refined;         /* sequences (x, draft, z) -> y_w */
     int max_len;
     bool truncate, report;
     struct examples *out;
@@ -49,13 +49,13 @@ static int add_answer(struct pair_reader *p, const struct chat_message *messages
     return code;
 }
 
-/* (x, y_l, z): the last message of the prompt becomes the template filled with it and the rejected answer. */
-static int add_refinement(struct pair_reader *p, struct row *row, struct plm_status *st)
+/* (x, draft, z) -> y_w: the last message of the prompt becomes the template filled with it and the draft. */
+static int add_refinement(struct pair_reader *p, struct row *row, const char *draft, struct plm_status *st)
 {
     struct chat_message *last = &row->messages[row->n_messages - 1];
     const struct chat_message question = *last;
     size_t length;
-    char *text = refine_template_fill(p->r->refine, question.content, question.content_bytes, row->rejected, strlen(row->rejected), &length);
+    char *text = refine_template_fill(p->r->refine, question.content, question.content_bytes, draft, strlen(draft), &length);
     if (!text)
         return status_no_memory(st, 0, "a filled refinement template");
     last->content = text;
@@ -92,8 +92,10 @@ static int read_pairs(struct pair_reader *p, const struct sft_source *source, bo
             bool added;
             code = add_answer(p, row->messages, row->n_messages, row->chosen, false, &added, st);
             p->counts.used += added;
-            if (!code && source->use == USE_REFINE)
-                code = add_refinement(p, row, st);
+            if (!code && source->use != USE_CHOSEN)
+                code = add_refinement(p, row, row->rejected, st);
+            if (!code && source->use == USE_REFINE_BOTH)
+                code = add_refinement(p, row, row->chosen, st);
         }
         if (code)
             status_prefix(st, "%s:%lld", source->path, (long long)row->line);
@@ -141,7 +143,7 @@ int sft_read_sources(struct examples *out, const struct sft_source *sources, int
         if (sources[i].use != USE_CONVERSATION)
             code = read_pairs(&pairs, &sources[i], how->skip_bad, seed, st);
         if (!code && report)
-            report_source(&sources[i], sources[i].use == USE_CONVERSATION ? &counts[k] : &pairs.counts, sources[i].use == USE_REFINE ? pairs.refined : 0);
+            report_source(&sources[i], sources[i].use == USE_CONVERSATION ? &counts[k] : &pairs.counts, sources[i].use == USE_CONVERSATION ? 0 : pairs.refined);
         k += sources[i].use == USE_CONVERSATION;
     }
     if (!code && out->n == 0)

@@ -189,6 +189,26 @@ same_as_whole again whole
 cp -r whole damaged && find damaged -name "step-*" -not -name "step-00000000" -prune -exec rm -r {} + && sed -i 's/"log_probs":\[-/"log_probs":[-9/' damaged/round-1/reference.json
 logged "a damaged cache" "round 1: reference log-probabilities computed" "${align[@]}" --set run_dir=damaged
 same_as_whole damaged whole
+# A sweep that was stopped: what the file has is kept (here a number that nobody computed), what it lacks is computed, the same to the bit.
+cp -r whole part && find part -name "step-*" -not -name "step-00000000" -prune -exec rm -r {} + && rm -r part/round-2 part/round-1/evaluation* && "$python" - part/round-1/reference.json <<'PY'
+import hashlib, json, struct, sys
+c = json.load(open(sys.argv[1]))
+n = len(c["log_probs"])
+assert n > 256, n
+c["log_probs"][:100], c["log_probs"][-1] = [None] * 100, -123.5
+bits = b"".join(struct.pack("<Q", 0x7ff8000000000000) if x is None else struct.pack("<d", x) for x in c["log_probs"])
+c["sha256"] = hashlib.sha256(bits).hexdigest()
+json.dump(c, open(sys.argv[1], "w"))
+PY
+need "a sweep goes on" "${align[@]}" --set run_dir=part
+check "... with what it had" "$python" -c 'import json
+a, b = (json.load(open(f"{run}/round-1/reference.json"))["log_probs"] for run in ("whole", "part"))
+assert a[:-1] == b[:-1] and b[-1] == -123.5'
+need "a part of an epoch" "${align[@]}" --set run_dir=half --set epochs=0.25 --set rounds=1
+check "... needs the reference of as many sequences" "$python" -c 'import json
+a, b = (json.load(open(f"{run}/round-1/reference.json"))["log_probs"] for run in ("whole", "half"))
+used = [i for i, x in enumerate(b) if x]
+assert len(used) == 6 * -(-len(b) // 24) and max(abs(a[i] - b[i]) for i in used) < 1e-4, (len(used), len(b))'
 need "live reference" "${align[@]}" --set run_dir=live --set reference.cache=false
 check "... the same losses within 1e-6" results losses 1e-6 whole/metrics.jsonl live/metrics.jsonl
 "$python" - <<'PY'

@@ -332,6 +332,14 @@ static void the_refinement_term(void **state)
     assert_int_equal(sft_read_sources(&e, &source, 1, &o.r, &cut, (int)longest - 2, 1, false, &st), PLM_OK);
     assert_int_equal(e.n, 3);
     examples_free(&e);
+    /* refine_both also keeps the good draft */
+    source.use = USE_REFINE_BOTH;
+    assert_int_equal(sft_read_sources(&e, &source, 1, &o.r, &how, 512, 1, false, &st), PLM_OK);
+    assert_int_equal(e.n, 6);
+    char *kept = text_of(&o, &e, 2, false);
+    assert_non_null(strstr(kept, "<|im_start|>user\nQ Why? A Because. Better:<|im_end|>\n<|im_start|>assistant\nBecause.<|im_end|>"));
+    free(kept);
+    examples_free(&e);
     source.use = USE_CHOSEN;
     source.weight = 2;
     assert_int_equal(sft_read_sources(&e, &source, 1, &o.r, &how, 512, 1, false, &st), PLM_OK);

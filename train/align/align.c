@@ -26,6 +26,15 @@ int round_path(const struct align *a, int round, const char *name, char out[PATH
 
 const float *align_start_weights(const struct align *a) { return a->t.adapted ? a->t.lora.frozen : a->start; }
 
+int align_load_start_weights(struct align *a, const float **weights, struct plm_status *st)
+{
+    *weights = align_start_weights(a);
+    if (*weights)
+        return PLM_OK;
+    *weights = a->t.step.grads;
+    return comm_agree(a->t.comm, checkpoint_load_weights(a->model_path, &a->t.step.table, a->t.step.grads, st), st);
+}
+
 double round_learning_rate(const struct align_config *c, int round, int64_t step, int64_t steps)
 {
     const double factor = pow(c->round_factor, round), warmup = c->warmup < 1 ? c->warmup * (double)steps : c->warmup;
@@ -128,7 +137,8 @@ int round_step_done(struct align *a, int round, int64_t step, int64_t steps, con
         if (!has_loss)
             values[n++] = (struct metric){"loss", loss, NULL};
         snprintf(name, sizeof name, "round %d", round + 1);
-        const struct progress_status status = {.phase = name, .step = step + 1, .total_steps = steps, .tokens = t->state.tokens, .total_tokens = t->state.tokens, .loss = loss,
+        const struct progress_status status = {.phase = name, .step = step + 1, .total_steps = steps, .tokens = t->state.tokens,
+            .total_tokens = t->state.tokens + (int64_t)tokens * (steps - step - 1), .loss = loss,
             .learning_rate = lr, .grad_norm = o->grad_norm, .tokens_per_second = rate};
         progress_update(&t->progress, &status);
         code = run_log_write(t->log, t->state.step, values, n, st);
@@ -318,8 +328,7 @@ static int open_trainer(struct align *a, struct comm *comm, struct plm_status *s
         code = check_offline(a, st);
     if (!code)
         code = chat_template_end(a->templates.chat, a->t.tokenizer, &end, st);
-    const bool wanted = c->reference == REFERENCE_START || c->policy.kl_beta > 0 || c->scorer;
-    if (!code && wanted && !a->t.adapted) {
+    if (!code && (c->reference == REFERENCE_START || c->policy.kl_beta > 0) && !a->t.adapted) {
         a->start = malloc((size_t)a->t.step.table.padded * sizeof *a->start);
         code = a->start ? checkpoint_load_weights(a->model_path, &a->t.step.table, a->start, st)
                         : status_no_memory(st, (size_t)a->t.step.table.padded * sizeof *a->start, "the weights at the start");

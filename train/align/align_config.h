@@ -13,7 +13,7 @@
  *     rollout          {"chains", "refinements", "max_tokens", "temperature", "top_p", "top_k", "batch", "chunk"}
  *     scorer, selection   see scorer.h, selection.h
  *     policy           for grpo: see policy_gradient.h, and "batch_tasks", "updates"
- *     eval             {"path", "fields", "count", "refinements", "max_tokens", "temperature", "samples", "scorer" (default: the run's)}
+ *     eval             {"path", "fields", "count", "refinements", "max_tokens", "temperature", "samples"}: scored by the run's scorer
  *
  * Relative paths are relative to the current directory. */
 #ifndef TRAIN_ALIGN_CONFIG_H

@@ -228,7 +228,10 @@ static int collect_rollouts(struct align *a, int round, const char *dir, struct 
     if (!code && x.rollout.stopped) {
         a->stopped = true;
     } else if (!code) {
-        code = rollout_check(&r, &set, CHECKED_ANSWERS, a->c->method == METHOD_DPO ? NULL : align_start_weights(a), &x.difference, &x.kl, st);
+        const float *start = NULL; /* dpo samples from the model at the start */
+        code = a->c->method == METHOD_DPO ? PLM_OK : align_load_start_weights(a, &start, st);
+        if (!code)
+            code = rollout_check(&r, &set, CHECKED_ANSWERS, start, &x.difference, &x.kl, st);
         if (!code && !(x.difference < LARGEST_DIFFERENCE))
             code = status_set(st, PLM_EINTERNAL, "round %d: a log-probability recorded while sampling and the trainer's differ by %g nats: sampling and training do not "
                               "compute the same model", round + 1, x.difference);

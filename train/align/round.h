@@ -28,6 +28,9 @@ int round_path(const struct align *a, int round, const char *name, char out[4096
 /* The weights that the run began with, wherever they are; NULL when there is no copy. */
 const float *align_start_weights(const struct align *a);
 
+/* The same between steps; without a copy they are read from the model's file into the gradients, where they stay until the next step begins. Collective. */
+int align_load_start_weights(struct align *a, const float **weights, struct plm_status *st);
+
 /* Do the pairs of a round come from the offline data? */
 bool round_offline(const struct align_config *c, int round);
 

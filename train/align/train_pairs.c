@@ -24,7 +24,9 @@ struct pair_training {
     float *log_probs, *coef;      /* (tokens) */
     float *known;                 /* (tokens) coefficients of a pass of their own; NULL: a pair's sequences fit a micro-batch, one pass does */
     int64_t *list, *group;        /* (batch_pairs * per_pair) */
-    int64_t steps;
+    int64_t *used;                /* (n_used) sequences of the pairs that a part of an epoch comes to; NULL: it comes to all */
+    int64_t n_used;
+    int64_t total, steps;         /* pairs, counted as often as they are used, and updates */
     bool imitate;                 /* the answers themselves are learned: cross-entropy over their tokens */
 };
 
@@ -66,6 +68,28 @@ static void report(const struct pair_training *p)
         log_info("round %d: %g x direct + %g x refinement (beta %g)", p->round + 1, 1 - c->alpha, c->alpha, c->beta_refine);
 }
 
+/* Pair number i of the round's passes over its pairs. */
+static int64_t pair_at(const struct pair_training *p, int64_t i)
+{
+    const uint64_t n = (uint64_t)p->sequences.n, pass = (uint64_t)i / n;
+    return (int64_t)permutation_apply(random_u64(p->a->c->seed, RANDOM_DATA_ORDER, (uint32_t)p->round + 1, pass), n, (uint64_t)i % n);
+}
+
+/* With a part of an epoch: the sequences that will be trained on, so that the reference reads no others. */
+static int list_used(struct pair_training *p, struct plm_status *st)
+{
+    const int per_pair = p->sequences.per_pair;
+    if (p->total >= p->sequences.n)
+        return PLM_OK;
+    p->used = malloc((size_t)(p->total * per_pair) * sizeof *p->used);
+    if (!p->used)
+        return status_no_memory(st, (size_t)(p->total * per_pair) * sizeof *p->used, "the list of pairs");
+    for (int64_t i = 0; i < p->total; i++)
+        for (int k = 0; k < per_pair; k++)
+            p->used[p->n_used++] = pair_at(p, i) * per_pair + k;
+    return PLM_OK;
+}
+
 /* The reference's weights: NULL for the trainer's own as they are at the beginning of the round. */
 static int open_reference(struct pair_training *p, struct plm_status *st)
 {
@@ -74,7 +98,9 @@ static int open_reference(struct pair_training *p, struct plm_status *st)
     const struct align_config *c = a->c;
     char path[PATH_MAX];
     const float *weights = c->reference == REFERENCE_START ? align_start_weights(a) : NULL;
-    bool hit = false;
+    const struct reference_wanted wanted = {&p->sequences.e, p->used, p->n_used};
+    int64_t computed = 0;
+    bool stopped = false;
     p->reference = calloc((size_t)p->sequences.e.n + 1, sizeof *p->reference);
     int code = p->reference ? PLM_OK : status_no_memory(st, (size_t)p->sequences.e.n * sizeof *p->reference, "reference log-probabilities");
     if (!code)
@@ -84,11 +110,12 @@ static int open_reference(struct pair_training *p, struct plm_status *st)
         return code;
     if (c->reference_cache) { /* a round that goes on has the file: the weights it was made with are gone */
         if (t->state.step_in_phase > 0 && !weights)
-            code = reference_reload(t, &p->sequences, path, p->reference, st);
+            code = reference_reload(t, &wanted, path, p->reference, st);
         else
-            code = reference_cached(t, weights, &p->sequences, path, p->reference, &hit, st);
+            code = reference_cached(t, weights, &wanted, path, p->reference, &computed, &stopped, st);
+        a->stopped = a->stopped || stopped;
         if (!code && t->comm->rank == 0)
-            log_info("round %d: reference log-probabilities %s", p->round + 1, hit || t->state.step_in_phase > 0 ? "read" : "computed");
+            log_info("round %d: reference log-probabilities %s", p->round + 1, stopped ? "stopped by a signal, to go on later" : computed ? "computed" : "read");
         return code;
     }
     if (!weights && t->state.step_in_phase > 0)
@@ -139,9 +166,11 @@ static int open_training(struct pair_training *p, struct plm_status *st)
         code = status_set(st, PLM_EINVAL, "nothing to learn from: %lld pairs were selected, %lld of them are too long for seq_len; when all tasks are tied, the "
                           "scorer may not understand the answers (plm score), or they are all right or all wrong", (long long)p->set.rows.n,
                           (long long)p->sequences.dropped_long);
-    const double wanted = c->epochs * (double)p->sequences.n / c->batch_pairs;
-    p->steps = (int64_t)ceil(wanted - 1e-9);
-    p->steps = p->steps < 1 ? 1 : p->steps;
+    p->total = (int64_t)ceil(c->epochs * (double)p->sequences.n - 1e-9);
+    p->total = p->total < 1 ? 1 : p->total;
+    p->steps = (p->total + c->batch_pairs - 1) / c->batch_pairs;
+    if (!code)
+        code = list_used(p, st);
     const size_t tokens = code ? 0 : (size_t)p->sequences.e.begin[p->sequences.e.n] + 1, most = (size_t)c->batch_pairs * PAIR_PARTS + 1;
     p->log_probs = calloc(tokens + 1, sizeof *p->log_probs);
     p->coef = calloc(tokens + 1, sizeof *p->coef);
@@ -175,16 +204,10 @@ static void close_training(struct pair_training *p)
     free(p->known);
     free(p->list);
     free(p->group);
+    free(p->used);
 }
 
 /* ---- one step ---- */
-
-/* Pair number i of the round's passes over its pairs. */
-static int64_t pair_at(const struct pair_training *p, int64_t i)
-{
-    const uint64_t n = (uint64_t)p->sequences.n, pass = (uint64_t)i / n;
-    return (int64_t)permutation_apply(random_u64(p->a->c->seed, RANDOM_DATA_ORDER, (uint32_t)p->round + 1, pass), n, (uint64_t)i % n);
-}
 
 /* Sequences of the step's pairs into list and group: those with gradients, or only the mismatched ones. */
 static int64_t list_sequences(const struct pair_training *p, int64_t first, int64_t pairs, bool mismatched)
@@ -275,8 +298,7 @@ static int train_step(struct pair_training *p, int64_t step, struct plm_status *
     const struct align_config *c = a->c;
     struct trainer *t = &a->t;
     const double start = seconds_now();
-    const int64_t all = (int64_t)ceil(c->epochs * (double)p->sequences.n - 1e-9), first = step * c->batch_pairs;
-    const int64_t pairs = all - first < c->batch_pairs ? (all - first > 0 ? all - first : 1) : c->batch_pairs;
+    const int64_t first = step * c->batch_pairs, left = p->total - first, pairs = left < c->batch_pairs ? left : c->batch_pairs;
     struct micro_batches m = {0};
     int code = p->sequences.at[PART_MISMATCHED] >= 0 ? set_reference_point(p, first, pairs, st) : PLM_OK;
     const int64_t n = list_sequences(p, first, pairs, false);
