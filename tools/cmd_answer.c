@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/model/model.h"
 #include "infer/model/strategy.h"
+#include "infer/model/templates.h"
 #include "tools/answer_turns.h"
 #include "tools/arguments.h"
 #include "tools/command.h"
@@ -14,7 +14,6 @@
 #include "tools/result.h"
 #include "tools/sampling_options.h"
 #include "tools/text_list.h"
-#include "train/templates.h"
 #include "train/settings.h"
 
 enum { OPT_QUESTION = 256, OPT_STRATEGY, OPT_VERIFIER, OPT_SET, OPT_ACCEPT, OPT_OUT, OPT_LIMIT, OPT_TEMPLATE, OPT_REFINE_TEMPLATE, OPT_CONTEXT, OPT_JSON };
@@ -42,9 +41,9 @@ static const struct argp_option options[] = {
     {"limit", OPT_LIMIT, "N", 0, "the first N questions; 0: all (default)", 0},
     {"tokens", 'n', "N", 0, "at most N tokens in an answer (default 256)", 0},
     {"batch", 'b', "N", 0, "answers made together (default 32)", 0},
-    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON) instead of the one in the model's directory, or else ChatML", 0},
-    {"refine-template", OPT_REFINE_TEMPLATE, "FILE", 0, "a refinement template with {x} and {y_prev} instead of the built-in one; use the one the model was "
-                                                      "trained with", 0},
+    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON) instead of the one the model came with, or else ChatML", 0},
+    {"refine-template", OPT_REFINE_TEMPLATE, "FILE", 0, "a refinement template with {x} and {y_prev} instead of the one the model came with, or else the "
+                                                      "built-in one", 0},
     {"context", OPT_CONTEXT, "N", 0, "tokens of a prompt and its answer; 0: the model's (default)", 0},
     {"threads", 't', "N", 0, "threads; 0: one per processor (default)", 0},
     {"json", OPT_JSON, 0, 0, "print the result as JSON", 0},
@@ -183,13 +182,13 @@ static int open_all(struct answering *g, struct plm_status *st)
         code = open_verifier(g, st);
     if (!code)
         code = read_questions(g, st);
-    char path[PATH_MAX] = "", template[PATH_MAX];
+    char path[PATH_MAX] = "";
     if (!code)
         code = open_model(&g->model, a->model, path, st);
     if (!code)
-        code = chat_template_open(&g->chat, template_choose(a->template, path, CHAT_TEMPLATE_FILE, template), st);
+        code = model_chat_template(&g->chat, g->model, a->template, st);
     if (!code)
-        code = refine_template_open(&g->refine, template_choose(a->refine_template, path, REFINE_TEMPLATE_FILE, template), st);
+        code = model_refine_template(&g->refine, g->model, a->refine_template, st);
     if (!code && !g->model->tokenizer)
         code = status_set(st, PLM_EUNSUPPORTED, "the model came without a tokenizer: put tokenizer.json beside the weights");
     if (!code)

@@ -8,8 +8,7 @@
 #include <editline/readline.h>
 #endif
 
-#include "infer/model/model.h"
-#include "infer/text/chat_template.h"
+#include "infer/model/templates.h"
 #include "tools/arguments.h"
 #include "tools/cache_options.h"
 #include "tools/command.h"
@@ -19,7 +18,6 @@
 #include "tools/sampling_options.h"
 #include "tools/stop_text.h"
 #include "tools/text_list.h"
-#include "train/templates.h"
 
 struct arguments {
     const char *model, *system, *session_file, *template;
@@ -36,7 +34,7 @@ enum { OPT_STOP = 256, OPT_SESSION, OPT_LOOKUP, OPT_TEMPLATE, OPT_REFINE, OPT_PA
 
 static const struct argp_option options[] = {
     {"system", 's', "TEXT", 0, "the system message (default: what the template says; ChatML: You are a helpful assistant)", 0},
-    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON: system, turn, end, generation) instead of the one in the model's directory, or else ChatML", 0},
+    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON: system, turn, end, generation) instead of the one the model came with, or else ChatML", 0},
     {"tokens", 'n', "N", 0, "at most N tokens in an answer (default 512); 0 or -1: without end", 0},
     {"stop", OPT_STOP, "TEXT", 0, "an answer ends before this text, \\n is a newline; may be given several times", 0},
     {"lookup", OPT_LOOKUP, "N", 0, "draft up to N tokens from earlier text and verify them together: the same answers, "
@@ -45,7 +43,7 @@ static const struct argp_option options[] = {
     {"refine", OPT_REFINE, "K", 0, "the model refines each of its answers K times before it is given; only the last stays in the conversation", 0},
     {"parallel", OPT_PARALLEL, "N", 0, "make N answers (or chains of refinements) and give the one most agree with: the same last number, or text", 0},
     {"show-drafts", OPT_DRAFTS, 0, 0, "with --refine, show what is refined, too", 0},
-    {"refine-template", OPT_REFINE_TEMPLATE, "FILE", 0, "with {x} and {y_prev}, instead of the one in the model's directory, or else the built-in one", 0},
+    {"refine-template", OPT_REFINE_TEMPLATE, "FILE", 0, "with {x} and {y_prev}, instead of the one the model came with, or else the built-in one", 0},
     {"threads", 't', "N", 0, "threads; 0: one per processor (default)", 0},
     {0},
 };
@@ -234,7 +232,7 @@ static int open_template(struct chat *c, struct plm_status *st)
 {
     if (!c->model->tokenizer)
         return status_set(st, PLM_EUNSUPPORTED, "the model came without a tokenizer: put tokenizer.json beside the weights");
-    int code = chat_template_open(&c->template, c->a->template, st);
+    int code = model_chat_template(&c->template, c->model, c->a->template, st);
     if (!code)
         code = chat_template_end(c->template, c->model->tokenizer, &c->turn_end, st);
     return code ? code : encoder_create(&c->encoder, c->model->tokenizer, st);
@@ -271,10 +269,8 @@ int command_chat(int argc, char **argv)
     struct plm_status st = {0};
     struct chat c = {.a = &a};
     argp_parse(&parser, argc, argv, 0, NULL, &a);
-    char path[PATH_MAX] = "", chat_path[PATH_MAX], refine_path[PATH_MAX];
+    char path[PATH_MAX] = "";
     int code = open_model(&c.model, a.model, path, &st);
-    a.template = template_choose(a.template, path, CHAT_TEMPLATE_FILE, chat_path);
-    a.refine_template = template_choose(a.refine_template, path, REFINE_TEMPLATE_FILE, refine_path);
     if (!code)
         code = open_template(&c, &st);
     if (!code)

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "infer/model/templates.h"
+
 #define GGUF_QUANTIZATION_VERSION 2
 enum { TOKEN_TYPE_NORMAL = 1, TOKEN_TYPE_CONTROL = 3, TOKEN_TYPE_UNUSED = 5 }; /* llama.cpp's numbering */
 
@@ -183,6 +185,10 @@ static int put_tokenizer(struct gguf_writer *w, const struct plm_model *m, const
         code = gguf_set_bool(w, "tokenizer.ggml.add_bos_token", false, st);
     if (!code && card->chat_template)
         code = gguf_set_string(w, "tokenizer.chat_template", card->chat_template, strlen(card->chat_template), st);
+    if (!code && m->chat_template)
+        code = gguf_set_string(w, CHAT_TEMPLATE_KEY, m->chat_template, strlen(m->chat_template), st);
+    if (!code && m->refine_template)
+        code = gguf_set_string(w, REFINE_TEMPLATE_KEY, m->refine_template, strlen(m->refine_template), st);
     return code;
 }
 

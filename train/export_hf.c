@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "data/files.h"
+#include "infer/model/templates.h"
 #include "train/files.h"
 
 static int no_json(struct plm_status *st) { return status_no_memory(st, 0, "the JSON files of a model directory"); }
@@ -85,16 +86,24 @@ static json_t *added_tokens(const struct plm_model *m)
     return all;
 }
 
+static int put_text(const char *text, size_t bytes, const char *dir, const char *name, struct export_summary *summary, struct plm_status *st)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    int code = file_write_synced(path, text, bytes, st);
+    return code ? code : export_add_file(summary, path, name, 0, st);
+}
+
 static int put_tokenizer(const struct plm_model *m, const struct model_card *card, const char *dir, struct export_summary *summary,
                          struct plm_status *st)
 {
-    char path[PATH_MAX];
     if (!card->tokenizer)
         return PLM_OK;
-    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
-    int code = file_write_synced(path, card->tokenizer, card->tokenizer_bytes, st);
-    if (!code)
-        code = export_add_file(summary, path, "tokenizer.json", 0, st);
+    int code = put_text(card->tokenizer, card->tokenizer_bytes, dir, "tokenizer.json", summary, st);
+    if (!code && m->chat_template)
+        code = put_text(m->chat_template, strlen(m->chat_template), dir, CHAT_TEMPLATE_FILE, summary, st);
+    if (!code && m->refine_template)
+        code = put_text(m->refine_template, strlen(m->refine_template), dir, REFINE_TEMPLATE_FILE, summary, st);
     if (code)
         return code;
     json_t *chat = card->chat_template ? json_string(card->chat_template) : json_null();

@@ -7,20 +7,30 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "infer/model/templates.h"
+#include "train/chat_jinja.h"
+
 #define TOKENIZER_LIMIT ((size_t)256 << 20)
 #define TEMPLATE_LIMIT ((size_t)1 << 20)
-
-/* The ChatML template of PLM (plm.md 3.3): its SHA-256 is the one recorded for the released model. */
-static const char plm_template[] =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful "
-    "assistant<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 static int set_template(struct model_card *card, const char *text, size_t length, struct plm_status *st)
 {
     free(card->chat_template);
     card->chat_template = strndup(text, length);
     return card->chat_template ? PLM_OK : status_no_memory(st, length, "the chat template");
+}
+
+/* The template the model was trained on here, or ChatML. */
+static int set_own_template(struct model_card *card, const struct plm_model *m, struct plm_status *st)
+{
+    struct chat_template *t;
+    int code = model_chat_template(&t, m, NULL, st);
+    free(card->chat_template);
+    card->chat_template = NULL;
+    if (!code)
+        code = chat_template_jinja(&card->chat_template, t, st);
+    chat_template_free(t);
+    return code;
 }
 
 /* The id of a special token given by its text; an unknown one changes nothing. */
@@ -110,8 +120,9 @@ int model_card_read(struct model_card *card, const struct plm_model *m, const ch
     card->eos = tokenizer_eos(m->tokenizer);
     card->turn_end = tokenizer_special_id(m->tokenizer, "<|im_end|>");
     int code = m->gguf ? read_gguf(card, m, st) : read_directory(card, m, path, st);
-    if (!code && !card->chat_template && card->turn_end >= 0 && tokenizer_special_id(m->tokenizer, "<|im_start|>") >= 0)
-        code = set_template(card, plm_template, sizeof plm_template - 1, st);
+    const bool chatml = !card->chat_template && card->turn_end >= 0 && tokenizer_special_id(m->tokenizer, "<|im_start|>") >= 0;
+    if (!code && (m->chat_template || chatml))
+        code = set_own_template(card, m, st);
     if (code)
         model_card_free(card);
     return code;

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-const char *template_choose(const char *asked, const char *model_dir, const char *name, char path[PATH_MAX])
+/* The file to open for a template: `asked`, or the model directory's own file of that name when it has one (its path in `path`), or NULL for the built-in one. */
+static const char *choose(const char *asked, const char *model_dir, const char *name, char path[PATH_MAX])
 {
     if (asked)
         return asked;
@@ -16,8 +17,8 @@ int templates_open(struct templates *t, const char *chat_path, const char *refin
 {
     char path[PATH_MAX];
     *t = (struct templates){0};
-    int code = chat_template_open(&t->chat, template_choose(chat_path, model_dir, CHAT_TEMPLATE_FILE, path), st);
-    return code ? code : refine_template_open(&t->refine, template_choose(refine_path, model_dir, REFINE_TEMPLATE_FILE, path), st);
+    int code = chat_template_open(&t->chat, choose(chat_path, model_dir, CHAT_TEMPLATE_FILE, path), st);
+    return code ? code : refine_template_open(&t->refine, choose(refine_path, model_dir, REFINE_TEMPLATE_FILE, path), st);
 }
 
 void templates_close(struct templates *t)

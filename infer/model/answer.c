@@ -1,7 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/model/model.h"
+#include "infer/model/templates.h"
 #include "infer/model/strategy.h"
 
 enum { MAX_TOKENS = 512 };
@@ -145,9 +145,9 @@ int plm_answer(const struct plm_model *model, const struct plm_message *messages
     for (int i = 0; i < n && !code; i++)
         m[i] = (struct chat_message){messages[i].role, messages[i].content, strlen(messages[i].content), false};
     if (!code)
-        code = chat_template_open(&chat, g.o.chat_template, st);
+        code = model_chat_template(&chat, model, g.o.chat_template, st);
     if (!code)
-        code = refine_template_open(&refine, g.o.refine_template, st);
+        code = model_refine_template(&refine, model, g.o.refine_template, st);
     struct strategy s = {.chains = g.o.parallel, .refinements = g.o.refinements, .max_tokens = g.o.max_tokens, .seed = g.o.sampling->seed, .chat = chat,
                          .refine = refine, .token = g.o.text ? show : NULL};
     const struct strategy_question q = {m, n, 0};

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "infer/model/neurons.h"
+#include "infer/model/templates.h"
 
 #define CONFIG_LIMIT ((size_t)1 << 20)     /* bytes of a config.json */
 #define TOKENIZER_LIMIT ((size_t)256 << 20) /* bytes of a tokenizer.json */
@@ -185,6 +186,8 @@ int plm_model_open(struct plm_model **out, const char *path, struct plm_status *
         return status_no_memory(st, sizeof *m, "a model");
     int code = S_ISDIR(info.st_mode) ? open_directory(m, path, st) : open_gguf(m, path, st);
     if (!code)
+        code = model_read_templates(m, path, st);
+    if (!code)
         code = tensor_table_build(&m->table, &m->config, 1, st);
     if (!code)
         code = weights_create(&m->weights, &m->config, st);
@@ -208,6 +211,8 @@ void plm_model_close(struct plm_model *m)
     if (!m)
         return;
     tokenizer_free(m->tokenizer);
+    free(m->chat_template);
+    free(m->refine_template);
     neurons_free(m->neurons);
     weights_free(&m->weights);
     tensor_table_free(&m->table);

@@ -15,6 +15,7 @@ struct plm_model {
     struct tensor_table table;
     struct model_weights weights;
     struct tokenizer *tokenizer;    /* NULL when the model came without one */
+    char *chat_template, *refine_template; /* what it was trained on (infer/model/templates.h); NULL: not known */
     struct safetensors_set safetensors; /* the mapped files behind the weights: these, */
     struct gguf *gguf;              /* or this one */
     struct neurons *neurons;        /* neuron-major copies (infer/model/neurons.h); NULL: none, decoding is dense */

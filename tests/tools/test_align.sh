@@ -181,6 +181,22 @@ cp -r whole unkept && rm -r unkept/round-2/model unkept/round-2/evaluation.json 
 need "the end of a round is made up for" "${align[@]}" --set run_dir=unkept
 same_as_whole unkept whole
 
+echo "- templates travel with the model"
+model=whole/round-2/model
+need "GGUF" "$plm" export $model --type f32 --out model.gguf
+need "a Hugging Face directory" "$plm" export model.gguf --format hf --type f32 --out hf
+for i in $model model.gguf hf; do
+    need "answers of $i" "$plm" answer "$i" valid.jsonl --limit 8 -n 20 --strategy chain -k 1 --temperature 0 --out "answers-$(basename "$i").jsonl"
+done
+check "... are the same" cmp answers-model.jsonl answers-model.gguf.jsonl
+check "... from all three" cmp answers-model.jsonl answers-hf.jsonl
+check "... and others in ChatML" bash -c 'printf "%s" "{\"turn\": \"{role}{content}<|im_end|>\", \"end\": \"<|im_end|>\"}" >other.json; "$0" answer model.gguf valid.jsonl --limit 8 -n 20 \
+    --strategy chain -k 1 --temperature 0 --template other.json --out other.jsonl >/dev/null && ! cmp -s other.jsonl answers-model.jsonl' "$plm"
+check "the templates are those of the run" bash -c 'cmp hf/plm_chat_template.json "$0/plm_chat_template.json" && cmp hf/refine_template.txt refine.txt' $model
+check "... also as Jinja" "$python" -c 'import json
+text = json.load(open("hf/tokenizer_config.json"))["chat_template"]
+assert "helpful" not in text and "<|im_start|>assistant" in text, text'
+
 echo "- references"
 cp -r whole again && find again -name "step-*" -not -name "step-00000000" -prune -exec rm -r {} +
 logged "from step 0 with everything there" "round 1: reference log-probabilities read" "${align[@]}" --set run_dir=again

@@ -1,0 +1,25 @@
+/* The texts a model was trained on beside its tokens: its chat template and its refinement template. They travel with it, in its directory or in its GGUF file, so
+ * that whoever talks to the model uses what it learned. */
+#ifndef INFER_MODEL_TEMPLATES_H
+#define INFER_MODEL_TEMPLATES_H
+
+#include "infer/model/model.h"
+#include "infer/text/chat_template.h"
+#include "infer/text/refine_template.h"
+
+/* Names in a directory; not Hugging Face's chat_template.json, which holds Jinja. */
+#define CHAT_TEMPLATE_FILE "plm_chat_template.json"
+#define REFINE_TEMPLATE_FILE "refine_template.txt"
+
+/* Keys in a GGUF file: strings, the JSON of chat_template.h and the text of refine_template.h. */
+#define CHAT_TEMPLATE_KEY "plm.chat_template"
+#define REFINE_TEMPLATE_KEY "plm.refine_template"
+
+/* Read m->chat_template and m->refine_template where the model has them; path: its directory, not used for GGUF. */
+int model_read_templates(struct plm_model *m, const char *path, struct plm_status *st);
+
+/* The file `asked`, or (NULL) the model's own template, or else ChatML and the built-in refinement template. */
+int model_chat_template(struct chat_template **out, const struct plm_model *m, const char *asked, struct plm_status *st);
+int model_refine_template(struct refine_template **out, const struct plm_model *m, const char *asked, struct plm_status *st);
+
+#endif
