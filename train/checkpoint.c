@@ -371,6 +371,12 @@ int checkpoint_resolve(const char *model, char *path, struct plm_status *st)
     return code;
 }
 
+int checkpoint_resolve_shared(const char *model, struct comm *comm, char *path, struct plm_status *st)
+{
+    int code = comm_agree(comm, comm->rank == 0 ? checkpoint_resolve(model, path, st) : PLM_OK, st);
+    return code ? code : comm_broadcast(comm, path, PATH_MAX, 0, st);
+}
+
 int checkpoint_config(const char *dir, struct model_config *config, struct plm_status *st)
 {
     struct mapped_file text;

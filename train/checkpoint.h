@@ -13,6 +13,7 @@
 #define TRAIN_CHECKPOINT_H
 
 #include "infer/model/tensor_table.h"
+#include "train/comm.h"
 #include "train/trainer_state.h"
 
 /* One arena of optimizer state (table.padded elements), e.g. {"m", m}. */
@@ -57,6 +58,9 @@ int checkpoint_latest(const char *run_dir, char *path, struct plm_status *st);
 
 /* The model that a user names: itself when it is a file or a directory with config.json, the newest complete checkpoint of a run otherwise. path: PATH_MAX. */
 int checkpoint_resolve(const char *model, char *path, struct plm_status *st);
+
+/* The same, as rank 0 finds it, on every rank. Collective. */
+int checkpoint_resolve_shared(const char *model, struct comm *comm, char *path, struct plm_status *st);
 
 /* Hyper-parameters of a model directory. */
 int checkpoint_config(const char *dir, struct model_config *config, struct plm_status *st);

@@ -35,10 +35,7 @@ struct run {
 static int open_data(struct run *r, struct comm *comm, struct plm_status *st)
 {
     const struct sft_config *c = r->c;
-    int code = comm->rank == 0 ? checkpoint_resolve(c->model_path, r->model_path, st) : PLM_OK;
-    code = comm_agree(comm, code, st);
-    if (!code)
-        code = comm_broadcast(comm, r->model_path, sizeof r->model_path, 0, st);
+    int code = checkpoint_resolve_shared(c->model_path, comm, r->model_path, st);
     if (code)
         return code;
     code = tokenizer_open(&r->tokenizer, c->tokenizer ? c->tokenizer : r->model_path, st);

@@ -254,12 +254,9 @@ static int check_run_dir(const struct align *a, struct plm_status *st)
 static int open_inputs(struct align *a, struct comm *comm, struct plm_status *st)
 {
     const struct align_config *c = a->c;
-    int code = comm->rank == 0 ? check_run_dir(a, st) : PLM_OK;
-    if (comm->rank == 0 && !code)
-        code = checkpoint_resolve(c->model_path, a->model_path, st);
-    code = comm_agree(comm, code, st);
+    int code = comm_agree(comm, comm->rank == 0 ? check_run_dir(a, st) : PLM_OK, st);
     if (!code)
-        code = comm_broadcast(comm, a->model_path, sizeof a->model_path, 0, st);
+        code = checkpoint_resolve_shared(c->model_path, comm, a->model_path, st);
     if (!code)
         code = templates_open(&a->templates, c->template, c->refine_template, a->model_path, st);
     if (!code && c->prompts_path)

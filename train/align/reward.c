@@ -41,10 +41,7 @@ struct run {
 static int open_data(struct run *r, struct comm *comm, struct plm_status *st)
 {
     const struct reward_config *c = r->c;
-    int code = comm->rank == 0 ? checkpoint_resolve(c->model_path, r->model_path, st) : PLM_OK;
-    code = comm_agree(comm, code, st);
-    if (!code)
-        code = comm_broadcast(comm, r->model_path, sizeof r->model_path, 0, st);
+    int code = checkpoint_resolve_shared(c->model_path, comm, r->model_path, st);
     if (code)
         return code;
     int32_t end;
