@@ -32,7 +32,7 @@ static int create_completer(struct sft_answers *a, const struct sft_renderer *r,
     sampling.temperature = (float)a->c->temperature;
     sampling.top_p = 1;
     const struct completer_options o = {.n_threads = pool_size(a->t->pool), .max_batch = a->c->batch, .sampling = sampling, .end_tokens = ends,
-        .n_end_tokens = n_ends};
+        .n_end_tokens = n_ends, .packed = true};
     return code ? code : completer_create(&a->completer, &a->t->view, &o, st);
 }
 

@@ -10,6 +10,7 @@
 
 enum {
     SPARSE_BATCH = 4,   /* batches that read neurons one by one */
+    PACKED_BATCH = 8,   /* smaller ones read rows of the matrices as they are */
     BLOCK = 1024,       /* logits whose exponentials are added in single precision */
     WORTH_WAITING = 16, /* tokens: prompts are prefilled together, and one that waits for another is not */
 };
@@ -63,7 +64,8 @@ static void lay_out(struct completer *c)
 static int create(struct completer *c, struct plm_status *st)
 {
     const struct engine_options eo = {.n_threads = c->o.n_threads, .max_batch = c->o.max_batch, .context = c->o.context,
-                                      .dense = c->o.max_batch > SPARSE_BATCH, .ops = c->o.ops};
+                                      .dense = c->o.max_batch > SPARSE_BATCH, .packed = c->o.packed && !c->o.ops && c->o.max_batch > PACKED_BATCH,
+                                      .ops = c->o.ops};
     int code = sampling_check(&c->o.sampling, st);
     if (!code && (c->o.max_batch < 1 || c->o.n_end_tokens < 0))
         code = status_set(st, PLM_EINVAL, "a batch of %d completions with %d ending tokens was asked for, expected 1 and 0 at least", c->o.max_batch,
@@ -307,6 +309,7 @@ static int step(struct completer *c, const struct completion_source *source, int
 int completer_run(struct completer *c, const struct completion_source *source, struct plm_status *st)
 {
     int code = PLM_OK;
+    engine_pack(c->engine);
     for (int i = 0; i < c->o.max_batch && !code; i++) {
         c->slots[i].busy = c->slots[i].pending = false;
         code = sequence_truncate(c->slots[i].sequence, 0, st); /* of other weights, perhaps */

@@ -30,6 +30,7 @@ struct completer_options {
     const int32_t *end_tokens; /* (n_end_tokens) any of them ends a completion */
     int n_end_tokens;
     const struct ops *ops;     /* as in struct engine_options */
+    bool packed;               /* as there, where the core's products gain by it; what is sampled is the same to the bit */
 };
 
 struct completer;

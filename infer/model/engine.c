@@ -5,6 +5,7 @@
 
 #include "infer/model/decode.h"
 #include "infer/model/neurons.h"
+#include "infer/model/panels.h"
 #include "infer/model/prefill.h"
 #include "infer/model/sequence.h"
 
@@ -22,6 +23,8 @@ struct engine {
     struct prefill_buffers prefill;
     struct prefill_part *parts;       /* (max_batch) */
     const void *const *neurons;       /* (n_layer), the model's; NULL: dense */
+    const struct model_weights *weights; /* the model's, or those of `panels` */
+    struct panels *panels;            /* NULL: none */
     int64_t *active;                  /* (n_layer) active neurons of `computed` tokens */
     int64_t computed;
     float *normed;                    /* (PREFILL_CHUNK or max_batch, d) final norm: a buffer of the prefill */
@@ -51,7 +54,7 @@ static int engine_prepare(struct engine *e, const struct plm_model *model, const
 {
     const struct engine_options o = options ? *options : (struct engine_options){0};
     const int limit = model->config.max_position_embeddings;
-    *e = (struct engine){.model = model, .ops = o.ops ? o.ops : ops_select(OPS_BEST), .context = o.context ? o.context : limit, .max_batch = o.max_batch ? o.max_batch : 1,
+    *e = (struct engine){.model = model, .weights = &model->weights, .ops = o.ops ? o.ops : ops_select(OPS_BEST), .context = o.context ? o.context : limit, .max_batch = o.max_batch ? o.max_batch : 1,
         .policies = o.policies};
     if (o.context < 0 || o.context > limit)
         return status_set(st, PLM_ELIMIT, "a context of %lld positions was asked for, the model was trained for 1 to %d", (long long)o.context, limit);
@@ -74,6 +77,8 @@ int engine_create(struct engine **out, const struct plm_model *model, const stru
         code = arena_commit(&e->arena, 0, "the buffers of an engine (a smaller context or batch needs less)", st);
     if (!code && model->neurons && !(options && options->dense))
         code = neurons_get(model, e->pool, &e->neurons, st);
+    if (!code && options && options->packed)
+        code = panels_create(&e->panels, &e->weights, model, e->ops, st);
     if (code) {
         engine_destroy(e);
         return code;
@@ -100,9 +105,16 @@ void engine_destroy(struct engine *e)
 {
     if (!e)
         return;
+    panels_free(e->panels);
     pool_destroy(e->pool);
     arena_free(&e->arena);
     free(e);
+}
+
+void engine_pack(struct engine *e)
+{
+    if (e->panels)
+        panels_fill(e->panels, e->pool);
 }
 
 size_t engine_bytes(const struct engine *e) { return e->arena.size; }
@@ -123,7 +135,7 @@ bool engine_policies(const struct engine *e) { return e->policies; }
 
 static struct forward_pass pass_for(const struct engine *e, int64_t n, int64_t past)
 {
-    return (struct forward_pass){.config = &e->model->config, .weights = &e->model->weights, .ops = e->ops, .pool = e->pool, .rope = &e->rope,
+    return (struct forward_pass){.config = &e->model->config, .weights = e->weights, .ops = e->ops, .pool = e->pool, .rope = &e->rope,
         .precision = PRECISION_FAST, .squares = PRECISION_HIGH, .neurons = e->neurons, .active = e->active, .n_seq = 1, .q_len = n, .past = past};
 }
 
@@ -131,8 +143,8 @@ static void head(const struct engine *e, const float *x, int64_t rows, float *lo
 {
     const struct forward_pass f = pass_for(e, rows, 0);
     const int64_t d = e->model->config.hidden_size;
-    forward_rms_norm(&f, e->normed, d, NULL, x, d, &e->model->weights.final_norm, rows);
-    forward_linear(&f, logits, e->model->config.vocab_size, e->normed, d, &e->model->weights.embed, rows, false);
+    forward_rms_norm(&f, e->normed, d, NULL, x, d, &e->weights->final_norm, rows);
+    forward_linear(&f, logits, e->model->config.vocab_size, e->normed, d, &e->weights->embed, rows, false);
 }
 
 /* Do the item's tokens go through the cache one at a time? A prompt that a policy will compress is attended in full. */

@@ -18,12 +18,17 @@ struct engine_options {
     int64_t context;   /* most slots of a sequence; 0: what the model was trained for */
     bool dense;        /* do without neuron-major copies of ffn_down: less memory, all neurons are read */
     bool policies;     /* sequences may have cache policies: room for what they need */
+    bool packed;       /* float32 matrices once more, in the order that products of many rows read: engine_pack */
     const struct ops *ops; /* the operations to use, e.g. those of a trainer; NULL: the core's best. Must outlive the engine */
 };
 
 /* The model must outlive the engine. Free with engine_destroy, after its sequences. */
 int engine_create(struct engine **out, const struct plm_model *model, const struct engine_options *options, struct plm_status *st);
 void engine_destroy(struct engine *e);
+
+/* Read the model's weights: before the first step of an engine with `packed`, and again when they have changed. */
+void engine_pack(struct engine *e);
+
 size_t engine_bytes(const struct engine *e);
 
 /* Active neurons of a layer, and all that were computed, over all tokens so far: their ratio is the share that is not zero. */

@@ -94,7 +94,8 @@ static void linear(const struct forward_pass *f, float *y, int64_t ldy, const fl
                    bool accumulate, enum precision precision)
 {
     const struct gemm g = {.m = rows, .n = w->rows, .k = w->cols, .trans_b = true, .accumulate = accumulate, .alpha = 1, .a = x,
-                           .lda = ldx, .b = w->data, .ldb = w->cols, .b_type = w->type, .precision = precision, .c = y, .ldc = ldy};
+                           .lda = ldx, .b = w->data, .ldb = w->cols, .b_type = w->type, .b_panels = w->panels, .precision = precision,
+                           .c = y, .ldc = ldy};
     f->ops->gemm(&g, f->pool);
 }
 

@@ -31,6 +31,7 @@ struct gemm {
     const void *b;      /* b_type other than f32 only with trans_b; rows are then ldb elements apart (whole blocks) */
     int64_t ldb;
     enum dtype b_type;
+    const float *b_panels; /* op(B) of f32 once more, as gemm_panels_pack stores it for the table's kernel (infer/ops/cpu/gemm.h); NULL: not there */
     enum precision precision; /* for b_type other than f32 */
     float *c;
     int64_t ldc;
@@ -89,6 +90,8 @@ struct sparse_rows {
 };
 size_t sparse_rows_scratch(int64_t m, int64_t n_rows);
 
+struct gemm_kernel;
+
 struct ops {
     const char *name; /* "portable"; "avx2", "avx512", "avx512vnni", "avx512bf16", "avx512fp16"; "neon", "neon-dotprod", "neon-i8mm" */
 
@@ -98,6 +101,7 @@ struct ops {
      * one per thread. */
     void (*gemm_serial)(const struct gemm *g, void *scratch);
     size_t (*gemm_scratch_bytes)(void);
+    const struct gemm_kernel *kernel; /* of products with f32: it knows how B is packed for them */
 
     /* Returns the number of active neurons of all rows. The pool's threads split y: every sum runs over the neurons in order. */
     int64_t (*sparse_rows)(const struct sparse_rows *s, struct thread_pool *pool);

@@ -106,10 +106,11 @@ static void table_layer(struct ops *to, const struct ops *base, const struct ops
         to->attention_narrow = faster->attention_narrow;
         to->attention_narrow_scratch_bytes = faster->attention_narrow_scratch_bytes;
     }
-    if (faster->gemm && faster->gemm_serial && faster->gemm_scratch_bytes) { /* these share a layout of the scratch */
+    if (faster->gemm && faster->gemm_serial && faster->gemm_scratch_bytes) { /* these share a layout of the scratch and of packed operands */
         to->gemm = faster->gemm;
         to->gemm_serial = faster->gemm_serial;
         to->gemm_scratch_bytes = faster->gemm_scratch_bytes;
+        to->kernel = faster->kernel;
     }
 }
 

@@ -47,13 +47,15 @@ static int teardown(void **state)
     return 0;
 }
 
+static bool packed; /* the weights, in the completers that follow */
+
 static struct completer *completer(const struct plm_model *model, int batch, int threads, const struct plm_sampling *sampling, int n_ends)
 {
     static const int32_t ends[] = {END, OTHER_END};
     struct plm_status st = {0};
     struct completer *c;
     const struct completer_options o = {.n_threads = threads, .max_batch = batch, .context = 300, .sampling = *sampling, .end_tokens = ends,
-                                        .n_end_tokens = n_ends};
+                                        .n_end_tokens = n_ends, .packed = packed};
     if (completer_create(&c, model, &o, &st))
         fail_msg("%s", st.message);
     return c;
@@ -302,8 +304,9 @@ static void changed_weights_are_seen(void **state)
     static int32_t prompts[MOST][64];
     float *memory;
     struct plm_model m = in_memory(f->model, &memory);
-    static const int sizes[] = {2, 8}; /* the small batch would read neurons one by one */
-    for (int k = 0; k < 2; k++) {
+    static const int sizes[] = {2, 8, 12}; /* the small batch would read neurons one by one, the large one has packed weights */
+    for (int k = 0; k < 3; k++) {
+        packed = k == 2;
         struct completer *c = completer(&m, sizes[k], 2, &plain, 1);
         make_batch(&before, prompts);
         run(c, &before);
@@ -323,8 +326,27 @@ static void changed_weights_are_seen(void **state)
         assert_memory_not_equal(before.got[3].log_probs, after.got[3].log_probs, sizeof(float));
         completer_destroy(c);
     }
+    packed = false;
     weights_free(&m.weights);
     free(memory);
+}
+
+static void packed_weights_give_the_same_bits(void **state)
+{
+    struct fixture *f = *state;
+    static struct batch a, b;
+    static int32_t prompts[MOST][64];
+    make_batch(&a, prompts);
+    make_batch(&b, prompts);
+    struct completer *c = completer(f->model, 12, 2, &plain, 1);
+    packed = true;
+    struct completer *d = completer(f->model, 12, 2, &plain, 1);
+    packed = false;
+    run(c, &a);
+    run(d, &b);
+    same(&a, &b, true);
+    completer_destroy(c);
+    completer_destroy(d);
 }
 
 static void answers_end_at_the_context(void **state)
@@ -438,6 +460,7 @@ int main(void)
         cmocka_unit_test(deliveries_make_further_requests),
         cmocka_unit_test(prompts_that_begin_alike_share_their_cache),
         cmocka_unit_test(changed_weights_are_seen),
+        cmocka_unit_test(packed_weights_give_the_same_bits),
         cmocka_unit_test(answers_end_at_the_context),
         cmocka_unit_test(wrong_requests_are_refused),
         cmocka_unit_test(tokens_are_seen_and_runs_stopped),

@@ -114,6 +114,16 @@ static void check_result(const struct problem *p, const float *c, const char *ta
 
 static struct thread_pool *pools[MAX_THREADS + 1]; /* by number of threads */
 
+/* B packed by two threads into memory of not-numbers. */
+static float *pack_panels(const struct ops *ops, const struct gemm *g)
+{
+    const size_t bytes = gemm_panels_bytes(ops->kernel, g->n, g->k);
+    float *panels = checked_alloc(bytes);
+    memset(panels, 0xFF, bytes);
+    gemm_panels_pack(ops->kernel, g, panels, pools[2]);
+    return panels;
+}
+
 static void check_table(const struct ops *ops, struct problem *p)
 {
     p->g.c = problem_result(p);
@@ -122,15 +132,20 @@ static void check_table(const struct ops *ops, struct problem *p)
     check_result(p, reference, ops->name);
     void *scratch = checked_alloc(ops->gemm_scratch_bytes());
     memset(scratch, 0xFF, ops->gemm_scratch_bytes()); /* NaN: nothing left in the scratch may reach a result */
-    for (int threads = 0; threads <= MAX_THREADS; threads++) { /* 0: gemm_serial */
-        p->g.c = problem_result(p);
-        if (threads)
-            ops->gemm(&p->g, pools[threads]);
-        else
-            ops->gemm_serial(&p->g, scratch);
-        assert_memory_equal(p->g.c, reference, (size_t)p->c_size * sizeof *reference);
-        free(p->g.c);
-    }
+    float *panels = p->g.b_type == DTYPE_F32 ? pack_panels(ops, &p->g) : NULL;
+    for (int panelled = 0; panelled <= (panels != NULL); panelled++)
+        for (int threads = 0; threads <= MAX_THREADS; threads++) { /* 0: gemm_serial */
+            p->g.c = problem_result(p);
+            p->g.b_panels = panelled ? panels : NULL;
+            if (threads)
+                ops->gemm(&p->g, pools[threads]);
+            else
+                ops->gemm_serial(&p->g, scratch);
+            assert_memory_equal(p->g.c, reference, (size_t)p->c_size * sizeof *reference);
+            free(p->g.c);
+        }
+    p->g.b_panels = NULL;
+    free(panels);
     free(scratch);
     free(reference);
 }

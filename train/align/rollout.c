@@ -148,7 +148,7 @@ static int clear_claims(const struct rollout *r, int64_t chunks, struct plm_stat
 static int make_missing(const struct rollout *r, const int64_t *list, int64_t n, int64_t chunks, struct rollout_stats *stats, struct plm_status *st)
 {
     int32_t ends[2];
-    struct completer_options o = {.n_threads = pool_size(r->t->pool), .max_batch = r->o->batch, .sampling = r->o->sampling, .end_tokens = ends};
+    struct completer_options o = {.n_threads = pool_size(r->t->pool), .max_batch = r->o->batch, .sampling = r->o->sampling, .end_tokens = ends, .packed = true};
     struct completer *completer = NULL;
     int code = chat_template_end(r->chat, r->t->tokenizer, &ends[0], st);
     o.n_end_tokens = 1;

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #define SCRATCH_ALIGN 64
+#define LINE 16               /* floats of a cache line */
 #define LARGE_PAGE ((int64_t)2 << 20)
 #define SERIAL_MADDS 100000   /* below this a product is over before a second thread has woken up */
 #define SERIAL_BYTES 65536    /* the same for a matrix-vector product, in bytes of B */
@@ -102,6 +103,48 @@ static void pack_b(const struct gemm_kernel *kernel, const struct gemm *g, float
     }
 }
 
+/* Terms of a sum that are taken together; depends on k and the type alone: so does the order of sums. */
+static int64_t block_k(const struct gemm_kernel *kernel, int64_t k, enum dtype type)
+{
+    return even_block(k, kernel->kc, convert_step(type));
+}
+
+/* Where the panels of b_panels begin that hold column j, a multiple of nr, and the terms [p, p + k). */
+static const float *panels_at(const struct gemm_kernel *kernel, const struct gemm *g, int64_t j, int64_t p, int64_t k)
+{
+    return g->b_panels + p * round_up(g->n, kernel->nr) + j * k;
+}
+
+size_t gemm_panels_bytes(const struct gemm_kernel *kernel, int64_t n, int64_t k)
+{
+    return (size_t)round_up(n, kernel->nr) * (size_t)k * sizeof(float);
+}
+
+struct panels_job {
+    const struct gemm_kernel *kernel;
+    const struct gemm *g;
+    float *to;
+};
+
+static void pack_panels(void *ctx, int64_t begin, int64_t end, int worker)
+{
+    (void)worker;
+    const struct panels_job *j = ctx;
+    const struct gemm *g = j->g;
+    const int64_t nr = j->kernel->nr, columns = round_up(g->n, nr), kc = block_k(j->kernel, g->k, DTYPE_F32);
+    for (int64_t i = begin; i < end; i++)
+        for (int64_t p = 0; p < g->k; p += kc) {
+            const int64_t k = min_i64(kc, g->k - p);
+            pack_b(j->kernel, g, j->to + p * columns + i * nr * k, NULL, i * nr, min_i64(nr, g->n - i * nr), p, k);
+        }
+}
+
+void gemm_panels_pack(const struct gemm_kernel *kernel, const struct gemm *g, float *to, struct thread_pool *pool)
+{
+    struct panels_job j = {kernel, g, to};
+    pool_for(pool, (g->n + kernel->nr - 1) / kernel->nr, 4, pack_panels, &j);
+}
+
 /* What the loops share. */
 struct product {
     const struct gemm_kernel *kernel;
@@ -122,8 +165,13 @@ static void multiply_panels(const struct product *product, const float *packed_a
         const float *b = product->direct_b ? (const float *)g->b + p * g->ldb + j + jr : packed_b + jr * k;
         for (int64_t ir = 0; ir < m; ir += mr) {
             const float *a = product->direct_a ? g->a + p * g->lda + i + ir : packed_a + ir * k;
-            kernel->tile(k, a, lda, b, ldb, g->c + (i + ir) * g->ldc + j + jr, g->ldc, (int)min_i64(mr, m - ir),
-                         (int)min_i64(nr, n - jr), &g->alpha, g->accumulate || p > 0);
+            float *c = g->c + (i + ir) * g->ldc + j + jr;
+            const int64_t fetched = ir / mr * k * LINE; /* floats of the next panel */
+            if (g->b_panels && kernel->tile_ahead && !product->direct_a && fetched < nr * k && jr + 2 * nr <= n && ir + mr <= m) {
+                kernel->tile_ahead(k, a, b, b + nr * k + fetched, c, g->ldc, &g->alpha, g->accumulate || p > 0);
+                continue;
+            }
+            kernel->tile(k, a, lda, b, ldb, c, g->ldc, (int)min_i64(mr, m - ir), (int)min_i64(nr, n - jr), &g->alpha, g->accumulate || p > 0);
         }
     }
 }
@@ -134,13 +182,14 @@ static void multiply_panels(const struct product *product, const float *packed_a
 static void multiply_block(const struct gemm_kernel *kernel, const struct gemm *g, const struct workspace *w, int64_t i0,
                            int64_t m, int64_t j0, int64_t n)
 {
-    struct product product = {kernel, g, g->trans_a && n <= 2 * kernel->nr, !g->trans_b && m <= 2 * kernel->mr};
-    int64_t kc = even_block(g->k, kernel->kc, convert_step(g->b_type)); /* depends on k and the type: so does the order of sums */
+    struct product product = {kernel, g, g->trans_a && n <= 2 * kernel->nr, !g->trans_b && !g->b_panels && m <= 2 * kernel->mr};
+    int64_t kc = block_k(kernel, g->k, g->b_type);
     int64_t mc = even_block(m, w->mc, kernel->mr), nc = even_block(n, w->nc, kernel->nr);
     for (int64_t j = 0; j < n; j += nc) {
         int64_t nb = min_i64(nc, n - j), columns = round_up(nb, kernel->nr);
-        bool whole_b = product.direct_b || columns * g->k <= w->nc * kernel->kc;
-        for (int64_t p = 0; whole_b && !product.direct_b && p < g->k; p += kc)
+        const bool in_place = product.direct_b || g->b_panels;
+        bool whole_b = in_place || columns * g->k <= w->nc * kernel->kc;
+        for (int64_t p = 0; whole_b && !in_place && p < g->k; p += kc)
             pack_b(kernel, g, w->b + p * columns, w->rows, j0 + j, nb, p, min_i64(kc, g->k - p));
         int64_t m_step = whole_b ? mc : m; /* rows per sweep over the terms */
         for (int64_t i_outer = 0; i_outer < m; i_outer += m_step)
@@ -152,7 +201,8 @@ static void multiply_block(const struct gemm_kernel *kernel, const struct gemm *
                     int64_t mb = min_i64(mc, end - i);
                     if (!product.direct_a)
                         pack_a(kernel, g, w->a, i0 + i, mb, p, kb);
-                    multiply_panels(&product, w->a, whole_b ? w->b + p * columns : w->b, i0 + i, mb, j0 + j, nb, p, kb);
+                    const float *b = g->b_panels ? panels_at(kernel, g, j0 + j, p, kb) : whole_b ? w->b + p * columns : w->b;
+                    multiply_panels(&product, w->a, b, i0 + i, mb, j0 + j, nb, p, kb);
                 }
             }
     }

@@ -28,6 +28,8 @@ struct gemm_kernel {
      * by address so that it takes no register while the sum runs. */
     void (*tile)(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc, int rows,
                  int cols, const float *alpha, bool accumulate);
+    /* A whole tile of packed operands; meanwhile k lines of 64 bytes from `ahead` on are fetched into L2. NULL: there is none. */
+    void (*tile_ahead)(int64_t k, const float *a, const float *b, const float *ahead, float *c, int64_t ldc, const float *alpha, bool accumulate);
     /* Panel packing: to[p * width + i] = from[i * ld + p] (rows to panel) or from[p * ld + i] (columns to panel), for
      * 0 <= i < count <= width, 0 <= p < k. What lands in i >= count is unspecified and never read into a result. */
     void (*pack_rows)(float *to, int width, const float *from, int64_t ld, int count, int64_t k);
@@ -44,6 +46,11 @@ struct gemm_kernel {
 void gemm_parallel(const struct gemm_kernel *kernel, const struct gemm *g, struct thread_pool *pool);
 void gemm_serial(const struct gemm_kernel *kernel, const struct gemm *g, void *scratch);
 size_t gemm_scratch_bytes(const struct gemm_kernel *kernel);
+
+/* op(B) (k, n) of float32 as its panels, for struct gemm's b_panels: they are packed once instead of at every product. */
+size_t gemm_panels_bytes(const struct gemm_kernel *kernel, int64_t n, int64_t k);
+/* to: 64-byte aligned. Uses g's n, k, b, ldb and trans_b. */
+void gemm_panels_pack(const struct gemm_kernel *kernel, const struct gemm *g, float *to, struct thread_pool *pool);
 
 /* The calling thread's workspace with at least `bytes`, 64-byte aligned, as of the last call; NULL without memory. */
 void *gemm_workspace(size_t bytes);

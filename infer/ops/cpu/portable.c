@@ -220,7 +220,7 @@ static size_t portable_latent_attention_scratch_bytes(int n_head, int rank, int 
 
 const struct ops ops_table_portable = {
     .name = "portable",
-    .gemm = portable_gemm, .gemm_serial = portable_gemm_serial, .gemm_scratch_bytes = portable_gemm_scratch_bytes,
+    .gemm = portable_gemm, .gemm_serial = portable_gemm_serial, .gemm_scratch_bytes = portable_gemm_scratch_bytes, .kernel = &gemm_kernel_portable,
     .sparse_rows = portable_sparse_rows, .dot = dot, .axpy = axpy, .scale = scale, .add = add, .max = max, .exp_sum = exp_sum, .to_f32 = to_f32,
     .rms_norm = rms_norm, .relu2 = relu2, .rope = rope,
     .latent_attention = portable_latent_attention, .latent_attention_scratch_bytes = portable_latent_attention_scratch_bytes,

@@ -138,7 +138,7 @@ static size_t neon_latent_attention_scratch_bytes(int n_head, int rank, int rota
 
 const struct ops ops_table_neon = {
     .name = "neon",
-    .gemm = neon_gemm, .gemm_serial = neon_gemm_serial, .gemm_scratch_bytes = neon_gemm_scratch_bytes,
+    .gemm = neon_gemm, .gemm_serial = neon_gemm_serial, .gemm_scratch_bytes = neon_gemm_scratch_bytes, .kernel = &gemm_kernel_neon,
     .sparse_rows = neon_sparse_rows, .dot = dot, .axpy = axpy, .scale = scale, .add = add, .max = max, .exp_sum = exp_sum, .to_f32 = to_f32,
     .rms_norm = rms_norm, .relu2 = relu2, .rope = rope,
     .latent_attention = neon_latent_attention, .latent_attention_scratch_bytes = neon_latent_attention_scratch_bytes,

@@ -204,6 +204,6 @@ static int64_t dotprod_sparse_rows(const struct sparse_rows *s, struct thread_po
 }
 
 const struct ops ops_table_neon_dotprod = {
-    .name = "neon-dotprod", .gemm = dotprod_gemm, .gemm_serial = dotprod_gemm_serial, .gemm_scratch_bytes = neon_gemm_scratch_bytes,
+    .name = "neon-dotprod", .gemm = dotprod_gemm, .gemm_serial = dotprod_gemm_serial, .gemm_scratch_bytes = neon_gemm_scratch_bytes, .kernel = &gemm_kernel_neon,
     .sparse_rows = dotprod_sparse_rows,
 };

@@ -204,5 +204,5 @@ static void i8mm_gemm_serial(const struct gemm *g, void *scratch)
 }
 
 const struct ops ops_table_neon_i8mm = {
-    .name = "neon-i8mm", .gemm = i8mm_gemm, .gemm_serial = i8mm_gemm_serial, .gemm_scratch_bytes = neon_gemm_scratch_bytes,
+    .name = "neon-i8mm", .gemm = i8mm_gemm, .gemm_serial = i8mm_gemm_serial, .gemm_scratch_bytes = neon_gemm_scratch_bytes, .kernel = &gemm_kernel_neon,
 };

@@ -22,7 +22,7 @@ enum { MR = 6 };
 
 const struct gemm_kernel gemm_kernel_avx2 = {
     .mr = MR, .nr = NR, .mc = 96, .kc = 256, .nc = 1024,
-    .tile = tile, .pack_rows = pack_rows, .pack_columns = pack_columns, .to_f32 = to_f32, .row_dot = row_dot,
+    .tile = tile, .tile_ahead = tile_ahead, .pack_rows = pack_rows, .pack_columns = pack_columns, .to_f32 = to_f32, .row_dot = row_dot,
 };
 
 static void avx2_gemm(const struct gemm *g, struct thread_pool *pool)
@@ -65,7 +65,7 @@ static size_t avx2_latent_attention_scratch_bytes(int n_head, int rank, int rota
 
 const struct ops ops_table_avx2 = {
     .name = "avx2",
-    .gemm = avx2_gemm, .gemm_serial = avx2_gemm_serial, .gemm_scratch_bytes = avx2_gemm_scratch_bytes,
+    .gemm = avx2_gemm, .gemm_serial = avx2_gemm_serial, .gemm_scratch_bytes = avx2_gemm_scratch_bytes, .kernel = &gemm_kernel_avx2,
     .sparse_rows = avx2_sparse_rows, .dot = dot, .axpy = axpy, .scale = scale, .add = add, .max = max, .exp_sum = exp_sum, .to_f32 = to_f32,
     .rms_norm = rms_norm, .relu2 = relu2, .rope = rope,
     .latent_attention = avx2_latent_attention, .latent_attention_scratch_bytes = avx2_latent_attention_scratch_bytes,

@@ -22,7 +22,7 @@ enum { MR = 14 };
 
 const struct gemm_kernel gemm_kernel_avx512 = {
     .mr = MR, .nr = NR, .mc = 112, .kc = 256, .nc = 1024,
-    .tile = tile, .pack_rows = pack_rows, .pack_columns = pack_columns, .to_f32 = to_f32, .row_dot = row_dot,
+    .tile = tile, .tile_ahead = tile_ahead, .pack_rows = pack_rows, .pack_columns = pack_columns, .to_f32 = to_f32, .row_dot = row_dot,
 };
 
 static void avx512_gemm(const struct gemm *g, struct thread_pool *pool)
@@ -65,7 +65,7 @@ static size_t avx512_latent_attention_scratch_bytes(int n_head, int rank, int ro
 
 const struct ops ops_table_avx512 = {
     .name = "avx512",
-    .gemm = avx512_gemm, .gemm_serial = avx512_gemm_serial, .gemm_scratch_bytes = avx512_gemm_scratch_bytes,
+    .gemm = avx512_gemm, .gemm_serial = avx512_gemm_serial, .gemm_scratch_bytes = avx512_gemm_scratch_bytes, .kernel = &gemm_kernel_avx512,
     .sparse_rows = avx512_sparse_rows, .dot = dot, .axpy = axpy, .scale = scale, .add = add, .max = max, .exp_sum = exp_sum, .to_f32 = to_f32,
     .rms_norm = rms_norm, .relu2 = relu2, .rope = rope,
     .latent_attention = avx512_latent_attention, .latent_attention_scratch_bytes = avx512_latent_attention_scratch_bytes,

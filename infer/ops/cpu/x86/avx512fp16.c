@@ -62,6 +62,6 @@ static size_t fp16_gemm_scratch_bytes(void) { return ops_table_avx512vnni.gemm_s
 
 /* Processors with half precision are Xeons, whose bf16 products are slower than float32: this table takes the products from below. */
 const struct ops ops_table_avx512fp16 = {
-    .name = "avx512fp16", .gemm = fp16_gemm, .gemm_serial = fp16_gemm_serial, .gemm_scratch_bytes = fp16_gemm_scratch_bytes,
+    .name = "avx512fp16", .gemm = fp16_gemm, .gemm_serial = fp16_gemm_serial, .gemm_scratch_bytes = fp16_gemm_scratch_bytes, .kernel = &gemm_kernel_avx512,
     .attention_narrow = attention_narrow, .attention_narrow_scratch_bytes = vnni_attention_narrow_scratch_bytes,
 };

@@ -30,7 +30,7 @@ static int64_t vnni_sparse_rows(const struct sparse_rows *s, struct thread_pool 
 }
 
 const struct ops ops_table_avx512vnni = {
-    .name = "avx512vnni", .gemm = vnni_gemm, .gemm_serial = vnni_gemm_serial, .gemm_scratch_bytes = vnni_gemm_scratch_bytes,
+    .name = "avx512vnni", .gemm = vnni_gemm, .gemm_serial = vnni_gemm_serial, .gemm_scratch_bytes = vnni_gemm_scratch_bytes, .kernel = &gemm_kernel_avx512,
     .sparse_rows = vnni_sparse_rows,
     .latent_attention = vnni_latent_attention, .latent_attention_scratch_bytes = vnni_latent_attention_scratch_bytes,
     .attention_narrow = vnni_attention_narrow, .attention_narrow_scratch_bytes = vnni_attention_narrow_scratch_bytes,

@@ -31,6 +31,16 @@ static inline vec vec_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, 
 static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }               /* b where either is NaN */
 static inline vec vec_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 static inline float vec_sum(vec a) { return _mm512_reduce_add_ps(a); }
+/* The sums of the lanes of four vectors. */
+#define HAS_VEC_SUMS
+static inline __m128 vec_sums(vec a, vec b, vec c, vec d)
+{
+    const vec ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); /* in each quarter: a0 + a2, b0 + b2, a1 + a3, b1 + b3 */
+    const vec cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const vec quarters = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(1, 0, 1, 0)), _mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(3, 2, 3, 2)));
+    const __m256 halves = _mm256_add_ps(_mm512_castps512_ps256(quarters), _mm512_extractf32x8_ps(quarters, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+}
 static inline float vec_max_lane(vec a) { return _mm512_reduce_max_ps(a); }
 
 static inline vec vec_round(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
