@@ -59,6 +59,10 @@ int round_log_turns(struct align *a, int round, const char *eval, const struct a
     rollout_turns(set, n_turns, turns);
     for (int k = 0; k < n_turns && !code; k++) {
         const struct turn_stats *t = &turns[k];
+        if (t->count == 0) { /* no prompt left room for it */
+            log_info("round %d%s%s: turn %d: no answers", round + 1, eval ? ", " : "", eval ? eval : "", k);
+            continue;
+        }
         struct metric values[12] = {{"round", round + 1, NULL}, {"turn", k, NULL}};
         int n = 2;
         if (eval)
@@ -160,7 +164,8 @@ static int write_evaluation(const struct answer_set *set, int n_turns, int64_t s
     rollout_turns(set, n_turns, turns);
     json_t *list = json_array();
     for (int k = 0; k < n_turns; k++)
-        json_array_append_new(list, json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:I}", "turn", k, "score", turns[k].score, "win_rate", turns[k].win_rate, "length",
+        if (turns[k].count)
+            json_array_append_new(list, json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:I}", "turn", k, "score", turns[k].score, "win_rate", turns[k].win_rate, "length",
                                               turns[k].length, "ended_rate", turns[k].ended, "copy_rate", turns[k].copied, "count", (json_int_t)turns[k].count));
     json_t *root = json_pack("{s:I, s:O}", "step", (json_int_t)step, "turns", list);
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;

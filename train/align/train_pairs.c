@@ -164,7 +164,8 @@ static int open_training(struct pair_training *p, struct plm_status *st)
         code = pair_sequences_build(&p->sequences, &p->set, &context, st);
     if (!code && p->sequences.n == 0)
         code = status_set(st, PLM_EINVAL, "nothing to learn from: %lld pairs were selected, %lld of them are too long for seq_len; when all tasks are tied, the "
-                          "scorer may not understand the answers (plm score), or they are all right or all wrong", (long long)p->set.rows.n,
+                          "scorer may not understand the answers (plm score), or they are all right or all wrong; when the answers were filtered (counted above), "
+                          "see rollout.max_tokens and \"selection\"", (long long)p->set.rows.n,
                           (long long)p->sequences.dropped_long);
     p->total = (int64_t)ceil(c->epochs * (double)p->sequences.n - 1e-9);
     p->total = p->total < 1 ? 1 : p->total;
