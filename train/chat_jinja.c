@@ -9,9 +9,9 @@
 static void put_text(FILE *f, const char *text, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++) {
-        if (text[i] == '\'' || text[i] == '\\')
+        if (text[i] == '\'' || text[i] == '\\' || text[i] == '\r')
             fputc('\\', f);
-        fputc(text[i], f);
+        fputc(text[i] == '\r' ? 'r' : text[i], f); /* a raw one would be read as a newline */
     }
 }
 
@@ -65,7 +65,7 @@ int chat_template_jinja(char **out, const struct chat_template *t, struct plm_st
     json_t *root = json_loads(chat_template_json(t), 0, NULL); /* complete and checked: all four keys, the slots in their order */
     if (json_unpack(root, "{s:s, s:s, s:s, s:s}", "system", &system, "turn", &turn, "end", &end, "generation", &generation)) {
         json_decref(root);
-        return status_set(st, PLM_EUNSUPPORTED, "a chat template with a NUL character cannot be written as Jinja");
+        return status_set(st, PLM_EUNSUPPORTED, "the chat template cannot be written as Jinja: it has a NUL character, or memory ran out");
     }
     FILE *f = open_memstream(out, &length);
     bool failed = !f;

@@ -181,6 +181,8 @@ static int put_tokenizer(struct gguf_writer *w, const struct plm_model *m, const
         code = put_merges(w, m->tokenizer, st);
     if (!code && card->eos >= 0)
         code = gguf_set_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)card->eos, st);
+    if (!code && card->turn_end >= 0)
+        code = gguf_set_u32(w, "tokenizer.ggml.eot_token_id", (uint32_t)card->turn_end, st);
     if (!code)
         code = gguf_set_bool(w, "tokenizer.ggml.add_bos_token", false, st);
     if (!code && card->chat_template)

@@ -99,7 +99,7 @@ int manifest_write(const char *dir, const char *const *names, int n, struct plm_
     if (!code)
         code = path_join(path, dir, MANIFEST, st);
     if (!code)
-        code = file_write_synced(path, text, strlen(text), st);
+        code = file_replace(path, text, strlen(text), st);
     free(text);
     json_decref(root);
     json_decref(files);

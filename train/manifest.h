@@ -14,7 +14,7 @@ int sha256_bytes(const void *data, size_t bytes, char hex[SHA256_HEX], struct pl
 /* *size receives the bytes read (NULL allowed). */
 int sha256_file(const char *path, char hex[SHA256_HEX], int64_t *size, struct plm_status *st);
 
-/* Write DIR/manifest.json for the n named files of DIR, and fsync it. */
+/* Write DIR/manifest.json for the n named files of DIR as a whole, and fsync it: a killed process leaves none, never a part. */
 int manifest_write(const char *dir, const char *const *names, int n, struct plm_status *st);
 
 /* Check every file that DIR/manifest.json lists. PLM_EFORMAT when the manifest is missing or malformed, or a file is

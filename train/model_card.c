@@ -29,6 +29,9 @@ static int set_own_template(struct model_card *card, const struct plm_model *m, 
     card->chat_template = NULL;
     if (!code)
         code = chat_template_jinja(&card->chat_template, t, st);
+    int32_t end;
+    if (!code && chat_template_end(t, m->tokenizer, &end, NULL) == PLM_OK)
+        card->turn_end = end;
     chat_template_free(t);
     return code;
 }

@@ -10,7 +10,7 @@ struct model_card {
     char *chat_template;    /* Jinja, as other programs read it: of the template the model was trained on (infer/model/templates.h); else what its files say; else
                              * PLM's own (plm.md 3.3) when the tokenizer has its special tokens; NULL: none */
     int32_t eos;            /* the token that ends a text; -1: none */
-    int32_t turn_end;       /* "<|im_end|>", which ends a turn of a chat; -1: none */
+    int32_t turn_end;       /* ends a turn of a chat: what the model's own template says, or "<|im_end|>"; -1: none */
 };
 
 /* `path`: what m was opened from. A directory's tokenizer.json is taken as it is, and tokenizer_config.json (chat_template, eos_token)

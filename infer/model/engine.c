@@ -77,8 +77,8 @@ int engine_create(struct engine **out, const struct plm_model *model, const stru
         code = arena_commit(&e->arena, 0, "the buffers of an engine (a smaller context or batch needs less)", st);
     if (!code && model->neurons && !(options && options->dense))
         code = neurons_get(model, e->pool, &e->neurons, st);
-    if (!code && options && options->packed)
-        code = panels_create(&e->panels, &e->weights, model, e->ops, st);
+    if (!code && options && options->packed && panels_create(&e->panels, &e->weights, model, e->ops, NULL))
+        e->panels = NULL; /* no room: they only make it faster */
     if (code) {
         engine_destroy(e);
         return code;

@@ -18,7 +18,7 @@ struct engine_options {
     int64_t context;   /* most slots of a sequence; 0: what the model was trained for */
     bool dense;        /* do without neuron-major copies of ffn_down: less memory, all neurons are read */
     bool policies;     /* sequences may have cache policies: room for what they need */
-    bool packed;       /* float32 matrices once more, in the order that products of many rows read: engine_pack */
+    bool packed;       /* float32 matrices once more, where memory allows, in the order that products of many rows read: engine_pack */
     const struct ops *ops; /* the operations to use, e.g. those of a trainer; NULL: the core's best. Must outlive the engine */
 };
 

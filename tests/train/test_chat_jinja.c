@@ -39,6 +39,9 @@ static void others(void **state)
     assert_string_equal(text, "{% for message in messages %}{{'[it\\'s ' + message['role'] + ']\\\\ ' + message['content'] + '</s>'}}{% endfor %}"
                               "{% if add_generation_prompt %}{{ '[it\\'s assistant]\\\\ ' }}{% endif %}");
     free(text);
+    text = jinja_of("{\"turn\": \"{role}\\r{content}</s>\", \"end\": \"</s>\"}");
+    assert_non_null(strstr(text, "message['role'] + '\\r' + message"));
+    free(text);
     text = jinja_of("{\"system\": \"Don't\", \"turn\": \"{role}: {content}\\n</s>\\n\", \"end\": \"</s>\"}");
     assert_string_equal(text, "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ 'system: Don\\'t\n</s>\n' }}{% endif %}"
                               "{{'' + message['role'] + ': ' + message['content'] + '\n</s>' + '\n'}}{% endfor %}"

@@ -229,9 +229,13 @@ static int collect_rollouts(struct align *a, int round, const char *dir, struct 
         a->stopped = true;
     } else if (!code) {
         const float *start = NULL; /* dpo samples from the model at the start */
-        code = a->c->method == METHOD_DPO ? PLM_OK : align_load_start_weights(a, &start, st);
-        if (!code)
-            code = rollout_check(&r, &set, CHECKED_ANSWERS, start, &x.difference, &x.kl, st);
+        if (a->c->method != METHOD_DPO && align_load_start_weights(a, &start, st)) {
+            if (a->t.comm->rank == 0)
+                log_warn("round %d: no KL to the model at the start, which cannot be read: %s", round + 1, st->message);
+            *st = (struct plm_status){0};
+            start = NULL; /* the figure is for the log alone */
+        }
+        code = rollout_check(&r, &set, CHECKED_ANSWERS, start, &x.difference, &x.kl, st);
         if (!code && !(x.difference < LARGEST_DIFFERENCE))
             code = status_set(st, PLM_EINTERNAL, "round %d: a log-probability recorded while sampling and the trainer's differ by %g nats: sampling and training do not "
                               "compute the same model", round + 1, x.difference);

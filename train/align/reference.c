@@ -15,7 +15,7 @@
 #include "train/signals.h"
 
 enum { PIECE = 256 };        /* sequences between two looks at signals */
-#define WRITE_SECONDS 60     /* at most so much work is lost when a sweep is killed */
+#define WRITE_SECONDS 60     /* between two writes, plus what is left of a piece: what a killed sweep loses */
 #define UNKNOWN ((double)NAN)
 
 int reference_compute(struct trainer *t, const float *weights, const struct examples *e, const int64_t *list, int64_t n, double *log_probs, float *per_token,
@@ -148,6 +148,26 @@ static int64_t next_piece(const struct reference_wanted *w, int64_t n, int64_t f
     return missing ? end - from : 0;
 }
 
+/* The log-probabilities of one piece, whose sequences are copied: what all ranks add up is the piece, not the round. */
+static int sweep_piece(struct trainer *t, const float *weights, const struct examples *e, const int64_t *piece, int64_t k, double *log_probs, struct plm_status *st)
+{
+    struct examples part = {0};
+    double found[PIECE];
+    int code = PLM_OK;
+    for (int64_t i = 0; i < k && !code; i++)
+        code = examples_add(&part, e->tokens.data + e->begin[piece[i]], example_length(e, piece[i]), e->target.data + e->begin[piece[i]], 0, st);
+    code = comm_agree(t->comm, code, st);
+    if (!code)
+        code = reference_compute(t, weights, &part, NULL, k, found, NULL, st);
+    for (int64_t i = 0; i < k && !code; i++) {
+        log_probs[piece[i]] = found[i];
+        if (!isfinite(found[i])) /* the same on every rank */
+            code = status_set(st, PLM_EINVAL, "the reference's log-probability of sequence %lld is %g: its weights are damaged", (long long)piece[i], found[i]);
+    }
+    examples_free(&part);
+    return code;
+}
+
 /* All pieces that have something unknown. The pieces' limits are always the same: a sweep that goes on computes what an uninterrupted one does, to the bit. */
 static int sweep(struct trainer *t, const float *weights, const struct reference_wanted *w, const struct cache_keys *keys, const char *path, double *log_probs,
                  int64_t *computed, bool *stopped, struct plm_status *st)
@@ -160,7 +180,7 @@ static int sweep(struct trainer *t, const float *weights, const struct reference
         const int64_t k = next_piece(w, n, from, log_probs, piece);
         if (!k)
             continue;
-        code = reference_compute(t, weights, w->e, piece, k, log_probs, NULL, st);
+        code = sweep_piece(t, weights, w->e, piece, k, log_probs, st);
         *computed += k;
         double stop = signals_stop_requested() != 0;
         if (!code)

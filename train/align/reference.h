@@ -17,7 +17,7 @@ struct reference_wanted {
     int64_t n;
 };
 
-/* The same by way of `path`: what the file has under the same key is read, the rest computed, and written by rank 0, every minute and at the end. The key hashes the
+/* The same by way of `path`: what the file has under the same key is read, the rest computed, and written by rank 0, about every minute and at the end. The key hashes the
  * reference weights, the tokenizer, all tokens and targets of the sequences, which the templates and the data have become, and the list. log_probs: (e->n).
  * *computed: how many were. *stopped: a signal asked to stop (train/signals.h), and the file has what was known. */
 int reference_cached(struct trainer *t, const float *weights, const struct reference_wanted *wanted, const char *path, double *log_probs, int64_t *computed,
