@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/manifest.h"
 #include "train/run_settings.h"
 
 #define MAX_PHASES 1000
@@ -213,12 +212,7 @@ int run_config_check_world(const struct run_config *c, int world_size, struct pl
 int run_config_hash(const struct run_config *c, char hex[65], struct plm_status *st)
 {
     static const char *const keys[] = {"model", "tokenizer", "seed", "optimizer", "schedule", "phases", NULL};
-    char *text = settings_canonical(c->settings, keys);
-    if (!text)
-        return status_no_memory(st, 0, "the configuration as text");
-    int code = sha256_bytes(text, strlen(text), hex, st);
-    free(text);
-    return code;
+    return settings_hash(c->settings, keys, hex, st);
 }
 
 bool curriculum_at(const struct run_config *c, int64_t step, struct curriculum_point *out)

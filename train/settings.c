@@ -541,3 +541,13 @@ int settings_open_with(struct settings **out, const char *path, const char *cons
     }
     return code;
 }
+
+int settings_hash(const struct settings *s, const char *const *keys, char hex[SHA256_HEX], struct plm_status *st)
+{
+    char *text = settings_canonical(s, keys);
+    if (!text)
+        return status_no_memory(st, 0, "the configuration as text");
+    const int code = sha256_bytes(text, strlen(text), hex, st);
+    free(text);
+    return code;
+}

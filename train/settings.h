@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "infer/base/status.h"
+#include "train/manifest.h"
 
 struct settings;
 
@@ -75,6 +76,9 @@ int settings_finish(struct settings *s, struct plm_status *st);
  * the named members of the root (NULL-terminated), compact with sorted keys, for a hash. */
 char *settings_to_json(const struct settings *s);
 char *settings_canonical(const struct settings *s, const char *const *keys);
+
+/* SHA-256 of settings_canonical: what tells one configuration from another. */
+int settings_hash(const struct settings *s, const char *const *keys, char hex[SHA256_HEX], struct plm_status *st);
 
 /* Write settings_to_json to a file. */
 int settings_save(const struct settings *s, const char *path, struct plm_status *st);

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/manifest.h"
 #include "train/run_settings.h"
 
 #define MAX_PHASES 1000
@@ -183,10 +182,5 @@ bool sft_config_evaluates(const struct sft_config *c) { return c->n_eval > 0 || 
 int sft_config_hash(const struct sft_config *c, char hex[65], struct plm_status *st)
 {
     static const char *const keys[] = {"model", "seed", "seq_len", "optimizer", "lora", "neftune_alpha", "phases", NULL};
-    char *text = settings_canonical(c->settings, keys);
-    if (!text)
-        return status_no_memory(st, 0, "the configuration as text");
-    int code = sha256_bytes(text, strlen(text), hex, st);
-    free(text);
-    return code;
+    return settings_hash(c->settings, keys, hex, st);
 }

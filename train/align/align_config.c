@@ -3,9 +3,7 @@
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "train/manifest.h"
 #include "train/run_settings.h"
 
 #define MAX_SOURCES 10000
@@ -216,10 +214,5 @@ int align_config_hash(const struct align_config *c, char hex[65], struct plm_sta
 {
     static const char *const keys[] = {"model", "tokenizer", "template", "refine_template", "seed", "seq_len", "optimizer", "lora", "method", "rounds", "epochs",
         "batch_pairs", "learning_rate", "loss", "reference", "offline", "prompts", "rollout", "scorer", "selection", "policy", NULL};
-    char *text = settings_canonical(c->settings, keys);
-    if (!text)
-        return status_no_memory(st, 0, "the configuration as text");
-    int code = sha256_bytes(text, strlen(text), hex, st);
-    free(text);
-    return code;
+    return settings_hash(c->settings, keys, hex, st);
 }

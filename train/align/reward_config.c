@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/manifest.h"
 #include "train/run_settings.h"
 
 #define MAX_SOURCES 10000
@@ -118,12 +117,7 @@ void reward_config_free(struct reward_config *c)
 int reward_config_hash(const struct reward_config *c, char hex[65], struct plm_status *st)
 {
     static const char *const keys[] = {"model", "seed", "seq_len", "optimizer", "lora", "epochs", "batch_pairs", "learning_rate", "loss", "pairs", NULL};
-    char *text = settings_canonical(c->settings, keys);
-    if (!text)
-        return status_no_memory(st, 0, "the configuration as text");
-    int code = sha256_bytes(text, strlen(text), hex, st);
-    free(text);
-    return code;
+    return settings_hash(c->settings, keys, hex, st);
 }
 
 double reward_learning_rate(const struct reward_config *c, int64_t step, int64_t steps)
