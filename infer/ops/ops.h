@@ -102,6 +102,9 @@ struct ops {
     void (*gemm_serial)(const struct gemm *g, void *scratch);
     size_t (*gemm_scratch_bytes)(void);
     const struct gemm_kernel *kernel; /* of products with f32: it knows how B is packed for them */
+    /* What gemm may round activations by, relative to each, where B is bf16 and the precision FAST: half a unit in the last place
+     * of bf16 where the table multiplies in bf16, which it need not do for every m; 0: it never does. */
+    float bf16_rounding;
 
     /* Returns the number of active neurons of all rows. The pool's threads split y: every sum runs over the neurons in order. */
     int64_t (*sparse_rows)(const struct sparse_rows *s, struct thread_pool *pool);

@@ -111,6 +111,7 @@ static void table_layer(struct ops *to, const struct ops *base, const struct ops
         to->gemm_serial = faster->gemm_serial;
         to->gemm_scratch_bytes = faster->gemm_scratch_bytes;
         to->kernel = faster->kernel;
+        to->bf16_rounding = faster->bf16_rounding;
     }
 }
 

@@ -15,6 +15,7 @@
 #include "infer/base/random.h"
 #include "optim/clip.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 #include "train/align/pair_objective.h"
 #include "train/checkpoint.h"
 
@@ -467,5 +468,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_golden_gradient), cmocka_unit_test(at_the_start), cmocka_unit_test(shapes), cmocka_unit_test(accumulation),
                                        cmocka_unit_test(exchanged), cmocka_unit_test(every_loss), cmocka_unit_test(single_answers), cmocka_unit_test(overfitting)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

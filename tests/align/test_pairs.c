@@ -13,6 +13,7 @@
 
 #include "infer/model/strategy.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 #include "train/align/pairs.h"
 
 static char path[] = "pairs-test.jsonl";
@@ -372,5 +373,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(round_trip), cmocka_unit_test(broken_files), cmocka_unit_test(sources), cmocka_unit_test(parts),
                                        cmocka_unit_test(single_answers), cmocka_unit_test(long_and_mixed)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "infer/base/random.h"
+#include "tests/ops/tables.h"
 #include "train/align/policy_gradient.h"
 
 static const struct grpo_options defaults = {ADVANTAGE_CENTRED, NORMALISE_TOKENS, 0.2, 0.2, 0, true};
@@ -209,5 +210,5 @@ int main(void)
         cmocka_unit_test(advantages_of_groups), cmocka_unit_test(groups_without_variance), cmocka_unit_test(finite_differences),
         cmocka_unit_test(coefficients_of_an_answer), cmocka_unit_test(runaway_ratios), cmocka_unit_test(denominators), cmocka_unit_test(settings_of_a_run),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -14,6 +14,7 @@
 
 #include "infer/base/random.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 #include "train/align/reward_config.h"
 #include "train/align/reward_model.h"
 #include "train/frozen.h"
@@ -411,5 +412,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(packing_does_not_matter), cmocka_unit_test(frozen_is_the_step), cmocka_unit_test(configurations),
         cmocka_unit_test(example_configuration),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

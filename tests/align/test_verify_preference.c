@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/ops/tables.h"
 #include "train/files.h"
 #include "train/verify_preference.h"
 
@@ -157,5 +158,5 @@ static void broken_cases(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_golden_case), cmocka_unit_test(at_the_start), cmocka_unit_test(broken_cases)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

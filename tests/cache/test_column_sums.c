@@ -12,6 +12,7 @@
 
 #include "infer/cache/column_sums.h"
 #include "tests/cache/support.h"
+#include "tests/ops/tables.h"
 
 enum { HEADS = 3, NOPE = 32, ROPE = 32, V = 32, KEYS = 600 };
 
@@ -49,6 +50,7 @@ static int set_up(void **state)
     void *scratch = scratch_or_fail(attention_scratch_bytes(ops, KEYS, 1));
     attention_forward(&a, ops, NULL, scratch, KEYS);
     free(scratch);
+    memset(expected, 0, sizeof expected);
     for (int h = 0; h < HEADS; h++)
         for (int i = 0; i < KEYS; i++) {
             double p[KEYS], sum = 0;
@@ -178,5 +180,5 @@ int main(void)
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(shared_and_stored_keys),
     };
-    return cmocka_run_group_tests(tests, set_up, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, set_up, NULL);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tests/cache/support.h"
+#include "tests/ops/tables.h"
 
 #define E 2.718281828459045
 #define THETA 10000.0
@@ -485,5 +486,5 @@ int main(void)
         cmocka_unit_test(bad_calls_change_nothing),
         cmocka_unit_test(survives_nan),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tests/cache/support.h"
+#include "tests/ops/tables.h"
 
 static const struct kv_shape latent = {.content = 64, .rotary = 32, .type = DTYPE_F32, .rope_theta = 10000};
 static const struct kv_shape mha = {.content = 32, .rotary = 32, .value = 64, .type = DTYPE_F32, .rope_theta = 10000};
@@ -166,5 +167,5 @@ int main(void)
         cmocka_unit_test(attention_over_slots),
         cmocka_unit_test(without_a_policy_nothing_is_counted),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "infer/format/safetensors.h"
+#include "tests/ops/tables.h"
 #include "train/verify_d2o.h"
 
 #define TOLERANCE 1e-4
@@ -84,22 +85,17 @@ static void assert_same_decisions(const char *file)
 static void agrees_with_the_reference(void **state)
 {
     (void)state;
-    static const char *const tables[] = {"portable", "avx2", "avx512", "avx512vnni"};
     static const char *const logits[] = {"logits.mla", "logits.mha"}, *const out[] = {"out"};
     char dir[] = "verify-XXXXXX", file[64], json[64];
     struct plm_status st = {0};
     assert_non_null(mkdtemp(dir));
     snprintf(file, sizeof file, "%s/mine.safetensors", dir);
     snprintf(json, sizeof json, "%s/mine.json", dir);
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
-        setenv("PLM_OPS", tables[i], 1);
-        if (verify_d2o(GOLDEN "/plain", GOLDEN "/d2o", file, 2, &st))
-            fail_msg("%s: %s", tables[i], st.message);
-        assert_close(file, GOLDEN "/d2o/d2o.safetensors", logits, 2);
-        assert_close(file, GOLDEN "/d2o/gqa.safetensors", out, 1);
-        assert_same_decisions(json);
-    }
-    unsetenv("PLM_OPS");
+    if (verify_d2o(GOLDEN "/plain", GOLDEN "/d2o", file, 2, &st))
+        fail_msg("%s", st.message);
+    assert_close(file, GOLDEN "/d2o/d2o.safetensors", logits, 2);
+    assert_close(file, GOLDEN "/d2o/gqa.safetensors", out, 1);
+    assert_same_decisions(json);
     remove(file);
     remove(json);
     rmdir(dir);
@@ -149,5 +145,5 @@ int main(void)
         cmocka_unit_test(agrees_with_the_reference),
         cmocka_unit_test(bad_cases_are_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 #include "infer/model/model.h"
 #include "infer/plm.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 
 static const struct plm_message conversation[] = {{"user", "Hello."}, {"assistant", "Hi."}, {"user", "What is 1+1?"}};
 
@@ -138,5 +139,5 @@ int main(void)
         cmocka_unit_test(it_stops_on_request),
         cmocka_unit_test(wrong_calls_are_refused),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_WITH_EVERY_TABLE(tests, setup, teardown);
 }

@@ -13,6 +13,7 @@
 #include "infer/model/completions.h"
 #include "infer/text/sampling.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 
 enum { MOST = 24, LONGEST = 700, END = 60, OTHER_END = 90 };
 
@@ -466,5 +467,5 @@ int main(void)
         cmocka_unit_test(tokens_are_seen_and_runs_stopped),
         cmocka_unit_test(damaged_weights_are_an_error),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_WITH_EVERY_TABLE(tests, setup, teardown);
 }

@@ -12,6 +12,7 @@
 #include "infer/base/random.h"
 #include "infer/model/engine.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 
 #define TOLERANCE 1e-5 /* relative, of float32 logits */
 
@@ -519,5 +520,5 @@ int main(void)
         cmocka_unit_test(smaller_caches_stay_close), cmocka_unit_test(saved_sequences_go_on), cmocka_unit_test(policies_hold_their_budgets),
         cmocka_unit_test(generation_has_no_end), cmocka_unit_test(forged_sessions_do_no_harm), cmocka_unit_test(errors_change_nothing),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_WITH_EVERY_TABLE(tests, setup, teardown);
 }

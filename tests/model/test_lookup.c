@@ -13,6 +13,7 @@
 #include "infer/model/lookup.h"
 #include "infer/model/session.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 
 static void drafts_continue_the_longest_latest_match(void **state)
 {
@@ -175,5 +176,5 @@ int main(void)
         cmocka_unit_test(drafts_continue_the_longest_latest_match), cmocka_unit_test(drafts_equal_an_exhaustive_search),
         cmocka_unit_test(drafts_do_not_change_the_text), cmocka_unit_test(sessions_are_saved_and_refuse_what_cannot_be),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -18,6 +18,7 @@
 #include "infer/model/tensor_table.h"
 #include "infer/plm.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 
 /* What is wrong with a file. */
 struct fault {
@@ -288,5 +289,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(wrong_tensors), cmocka_unit_test(separate_heads),
                                        cmocka_unit_test(damaged_matrices_are_found_in_the_logits), cmocka_unit_test(wrong_metadata)};
-    return cmocka_run_group_tests(tests, NULL, clean_up);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, clean_up);
 }

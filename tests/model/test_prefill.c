@@ -204,5 +204,5 @@ int main(void)
         cmocka_unit_test(blocks_are_one_attention), cmocka_unit_test(threads_change_nothing), cmocka_unit_test(damage_stays_visible),
         cmocka_unit_test(column_sums_by_blocks), cmocka_unit_test(prompts_in_pieces),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 
 #include "infer/model/session.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 
 #define GOLDEN_VOCAB 61
 #define TOLERANCE 1e-5 /* relative, of float32 logits */
@@ -33,11 +34,10 @@ static struct plm_session *session_or_fail(const struct plm_model *m, int thread
     return s;
 }
 
-/* Prefill and decode against the float64 reference, with every table of operations. */
+/* Prefill and decode against the float64 reference. */
 static void logits_agree_with_the_reference(void **state)
 {
     (void)state;
-    static const char *const tables[] = {"portable", "avx2", "avx512", "avx512vnni"};
     struct safetensors expected;
     int32_t tokens[64];
     float *got = malloc(64 * GOLDEN_VOCAB * sizeof *got);
@@ -45,20 +45,17 @@ static void logits_agree_with_the_reference(void **state)
     const struct stored_tensor *want = safetensors_find(&expected, "logits");
     assert_non_null(want);
     struct plm_model *m = open_or_fail(GOLDEN "/plain/model");
-    for (int table = 0; table < 4; table++) {
-        setenv("PLM_OPS", tables[table], 1);
+    for (int threads = 1; threads <= 2; threads++)
         for (int row = 0; row < 2; row++)
             for (int decode = 0; decode < 2; decode++) {
                 const size_t n = read_integers(GOLDEN "/plain/batch.json", "tokens", row, tokens, 64);
-                struct plm_session *s = session_or_fail(m, 1 + table);
+                struct plm_session *s = session_or_fail(m, threads);
                 assert_int_equal(n, 24);
                 assert_int_equal(session_append_logits(s, tokens, n, decode, got, NULL), PLM_OK);
                 assert_true(relative_error(got, (const float *)want->data + row * 24 * GOLDEN_VOCAB, n * GOLDEN_VOCAB) < TOLERANCE);
                 assert_memory_equal(plm_session_logits(s), got + (n - 1) * GOLDEN_VOCAB, GOLDEN_VOCAB * sizeof *got);
                 plm_session_close(s);
             }
-    }
-    unsetenv("PLM_OPS");
     plm_model_close(m);
     safetensors_close(&expected);
     free(got);
@@ -118,7 +115,8 @@ static void every_way_through_the_cache_gives_the_same(void **state)
     free(prefill);
 }
 
-/* Weights in 16 bits compute what the same rounded weights compute in 32. */
+/* Weights in 16 bits compute what the same rounded weights compute in 32. Where prefill rounds activations to bf16 and decoding does
+ * not, the two differ by some of these roundings, of two layers. */
 static void sixteen_bit_weights(void **state)
 {
     (void)state;
@@ -127,6 +125,7 @@ static void sixteen_bit_weights(void **state)
     const size_t vocab = (size_t)c.vocab_size;
     static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     static const double tolerance[] = {0, 2e-2, 1e-1};
+    const double rounding[] = {0, 0, (double)ops_select(OPS_BEST)->bf16_rounding};
     int32_t tokens[N];
     float *logits[3];
     for (int i = 0; i < N; i++)
@@ -140,7 +139,7 @@ static void sixteen_bit_weights(void **state)
         assert_int_equal(session_append_logits(s, tokens, N, false, logits[k], NULL), PLM_OK);
         assert_int_equal(plm_session_truncate(s, 0, NULL), PLM_OK);
         assert_int_equal(session_append_logits(s, tokens, N, true, logits[k] + N * vocab, NULL), PLM_OK);
-        assert_true(relative_error(logits[k] + N * vocab, logits[k], N * vocab) < TOLERANCE);
+        assert_true(relative_error(logits[k] + N * vocab, logits[k], N * vocab) < TOLERANCE + 4 * rounding[k]);
         const double error = relative_error(logits[k], logits[0], N * vocab);
         assert_true(k == 0 || (error > 0 && error < tolerance[k]));
         plm_session_close(s);
@@ -191,5 +190,5 @@ int main(void)
         cmocka_unit_test(every_way_through_the_cache_gives_the_same), cmocka_unit_test(sixteen_bit_weights),
         cmocka_unit_test(errors_leave_the_sequence_alone),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 
 #include "infer/model/strategy.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 
 enum { VOCAB = 270, EOS = 256, QUESTIONS = 5, MOST = 256, LONGEST = 40 };
 
@@ -345,5 +346,5 @@ int main(void)
         cmocka_unit_test(errors_end_the_run),
         cmocka_unit_test(the_majority_wins),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_WITH_EVERY_TABLE(tests, setup, teardown);
 }

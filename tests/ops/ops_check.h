@@ -11,30 +11,12 @@
 #include <cmocka.h>
 
 #include "infer/base/random.h"
-#include "infer/ops/ops.h"
+#include "tests/ops/tables.h"
 
 /* Multiply-adds of the largest product to check; builds for emulated processors set it. */
 #ifndef OPS_CHECK_WORK
 #define OPS_CHECK_WORK INT64_MAX
 #endif
-
-/* Call fn for every table this processor can run, portable first; with PLM_OPS in the environment only for the table it names, which
- * must be there. */
-static inline void for_each_table(void (*fn)(const struct ops *ops))
-{
-    const struct ops *previous = NULL;
-    const char *only = getenv("PLM_OPS");
-    int tables = 0;
-    for (int level = OPS_PORTABLE; level < OPS_BEST; level++) {
-        const struct ops *ops = ops_select((enum ops_level)level);
-        if (ops != previous && (!only || !strcmp(only, ops->name))) {
-            fn(ops);
-            tables++;
-        }
-        previous = ops;
-    }
-    assert_true(tables > 0);
-}
 
 static inline void *checked_alloc(size_t bytes)
 {

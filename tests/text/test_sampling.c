@@ -12,6 +12,7 @@
 #include "infer/base/random.h"
 #include "infer/base/status.h"
 #include "infer/text/sampling.h"
+#include "tests/ops/tables.h"
 
 #define VOCAB 12
 #define DRAWS 40000
@@ -259,5 +260,5 @@ int main(void)
                                        cmocka_unit_test(test_ties_at_the_cut),    cmocka_unit_test(test_deterministic),
                                        cmocka_unit_test(test_repetition_penalty), cmocka_unit_test(test_bad_input),
                                        cmocka_unit_test(test_fast_is_exact)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -18,6 +18,7 @@
 #include "infer/base/random.h"
 #include "infer/format/safetensors.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 #include "train/files.h"
 #include "train/lora.h"
 #include "train/matmul.h"
@@ -370,5 +371,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_table), cmocka_unit_test(start),      cmocka_unit_test(merge),
                                        cmocka_unit_test(gradients), cmocka_unit_test(round_trip), cmocka_unit_test(bad_adapters)};
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_WITH_EVERY_TABLE(tests, setup, teardown);
 }

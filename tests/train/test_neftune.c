@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/ops/tables.h"
 #include "train/neftune.h"
 
 enum { ROWS = 3, LEN = 50, WIDTH = 37 }; /* an odd width: the last draw of a position serves one value */
@@ -115,5 +116,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(size_of_the_noise), cmocka_unit_test(added_to_what_is_there),
                                        cmocka_unit_test(depends_on_the_row_alone)};
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_WITH_EVERY_TABLE(tests, setup, teardown);
 }

@@ -12,6 +12,7 @@
 
 #include "infer/model/engine.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 #include "train/export.h"
 
 enum { TOKENS = 12, SEQUENCES = 4, VOCAB = 101 };
@@ -92,5 +93,5 @@ static void inactive_neurons_change_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(inactive_neurons_change_nothing)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 
 #include "infer/base/random.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 #include "train/sequences.h"
 
 #define VOCAB 101
@@ -324,5 +325,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(packing), cmocka_unit_test(edges_of_packing), cmocka_unit_test(batches), cmocka_unit_test(as_one_at_a_time),
                                        cmocka_unit_test(twice)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -13,6 +13,7 @@
 
 #include "infer/format/safetensors.h"
 #include "tests/model/support.h"
+#include "tests/ops/tables.h"
 #include "train/checkpoint.h"
 #include "train/step.h"
 #include "train/verify.h"
@@ -178,5 +179,5 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(plain_case), cmocka_unit_test(packed_case), cmocka_unit_test(accumulation_and_threads),
                                        cmocka_unit_test(masked_positions_do_not_matter), cmocka_unit_test(bad_batches_are_refused)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);
 }

@@ -127,5 +127,6 @@ static size_t bf16_gemm_scratch_bytes(void)
 }
 
 const struct ops ops_table_avx512bf16 = {
-    .name = "avx512bf16", .gemm = bf16_gemm, .gemm_serial = bf16_gemm_serial, .gemm_scratch_bytes = bf16_gemm_scratch_bytes, .kernel = &gemm_kernel_avx512,
+    .name = "avx512bf16", .gemm = bf16_gemm, .gemm_serial = bf16_gemm_serial, .gemm_scratch_bytes = bf16_gemm_scratch_bytes,
+    .kernel = &gemm_kernel_avx512, .bf16_rounding = 0x1p-8f,
 };
