@@ -51,7 +51,7 @@ reject() {
     while [ "$1" != -- ]; do patterns+=("$1"); shift; done
     shift
     checks=$((checks + 1))
-    timeout -k 5 60 "$@" >reject.out 2>&1
+    timeout -k 5 600 "$@" >reject.out 2>&1
     status=$?
     if [ $status = 0 ]; then
         fail "$what: accepted"; tail -n 5 reject.out
@@ -78,19 +78,10 @@ finish() {
 
 results() { "$python" "$here/results.py" "$@"; }
 
-# signal_at RUN STEPS SIGNAL COMMAND...: start it, send the signal once so many steps are done; its exit status is in $status.
+# signal_at RUN STATE SIGNAL COMMAND...: start it, send the signal when RUN has come to the state (at_state.py: so many lines of
+# metrics.jsonl, or a file); its exit status is in $status, what it writes in RUN.log.
 signal_at() {
-    local run=$1 wanted=$2 signal=$3 job i lines=0
-    shift 3
-    "$@" >"$run.log" 2>&1 &
-    job=$!
-    for ((i = 0; i < 3000 && lines < wanted; i++)); do
-        sleep 0.02
-        kill -0 $job 2>/dev/null || break
-        lines=$(cat "$run/metrics.jsonl" 2>/dev/null | wc -l)
-    done
-    kill -s "$signal" $job
-    wait $job
+    "$python" "$here/at_state.py" "$@"
     status=$?
 }
 

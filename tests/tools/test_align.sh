@@ -128,41 +128,22 @@ check "a run that is complete, once more" "${align[@]}" --set run_dir=whole
 check "... adds nothing" "$python" rows.py whole whole
 
 echo "- stopped and continued"
-cat >kill.py <<'PY'
-"""kill.py RUN COMMAND... -- FILE...: as soon as a file of RUN is there its processes are killed, and it is started again; in the end it must finish by itself."""
-import glob, os, signal, subprocess, sys, time
-at = sys.argv.index("--")
-run, command = sys.argv[1], sys.argv[2:at]
-def start():
-    return subprocess.Popen(command + ["--set", "run_dir=" + run, "--set", "checkpoint.every_steps=1"], start_new_session=True, stdout=subprocess.DEVNULL,
-                            stderr=open(run + ".log", "w"))
-kills = 0
-for name in sys.argv[at + 1:]:
-    job = start()
-    while job.poll() is None and not glob.glob(f"{run}/{name}"):
-        time.sleep(0.0005)
-    kills += job.poll() is None
-    try:
-        os.killpg(job.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    if job.wait() > 0:
-        sys.exit(open(run + ".log").read())
-    time.sleep(0.05)
-if start().wait() != 0:
-    sys.exit(open(run + ".log").read())
-print(f"killed {kills} times")
-if kills < len(sys.argv[at + 1:]) - 2:
-    sys.exit(f"killed only {kills} times")
-PY
-# often NAME WHOLE COMMAND... -- FILE...
+# often RUN WHOLE COMMAND... -- STATE...: killed at each of the states and started again, it ends as WHOLE did.
 often() {
-    check "$1: killed and continued" "$python" kill.py "$1" "${@:3}"
-    tail -n 1 check.out
-    same_as_whole "$1" "$2"
+    local run=$1 whole=$2 command=() state
+    shift 2
+    while [ "$1" != -- ]; do command+=("$1"); shift; done
+    shift
+    command+=(--set run_dir="$run" --set checkpoint.every_steps=1)
+    for state in "$@"; do
+        signal_at "$run" "$state" KILL "${command[@]}"
+        check "$run: killed at $state" test "$status" = 137
+    done
+    need "$run: continued to its end" "${command[@]}"
+    same_as_whole "$run" "$whole"
 }
 moments=(step-00000000 round-0/evaluation/answers-00001.jsonl round-0/evaluation.json round-1/answers-00001.jsonl round-1/answers-00004.jsonl round-1/pairs.jsonl
-    round-1/manifest.json round-1/reference.json step-00000002 round-1/.model.tmp round-1/model round-1/evaluation/answers-00000.jsonl round-2/answers-00002.jsonl
+    round-1/manifest.json round-1/reference.json step-00000002 'round-1/.model.tmp|round-1/model' round-1/model round-1/evaluation/answers-00000.jsonl round-2/answers-00002.jsonl
     round-2/collection.json round-2/reference.json 'step-0000000[89]' round-2/evaluation/answers-00002.jsonl)
 often killed whole "${align[@]}" -- "${moments[@]}"
 need "grpo, uninterrupted, every step kept" "${grpo[@]}" --set run_dir=grpo-whole --set checkpoint.every_steps=1
@@ -250,7 +231,10 @@ a, b, c = (json.load(open(f"{run}/reference.json"))["log_probs"] for run in ("lo
 assert len(a) == 6 * 24 and a == b == c
 PY
 reject "... and another model has learned" "differ" -- cmp lora/round-1/model/model.safetensors lora/round-2/model/model.safetensors
-check "LoRA, killed and continued" "$python" kill.py lora-killed "${lora[@]}" -- step-00000001 step-00000002 round-1/model step-00000004
+for state in step-00000001 step-00000002 round-1/model step-00000004; do
+    signal_at lora-killed $state KILL "${lora[@]}" --set run_dir=lora-killed --set checkpoint.every_steps=1
+done
+need "LoRA, killed and continued" "${lora[@]}" --set run_dir=lora-killed --set checkpoint.every_steps=1
 check "... the same models" bash -c 'for round in 1 2; do cmp lora/round-$round/model/model.safetensors lora-killed/round-$round/model/model.safetensors || exit; done'
 
 echo "- data"
@@ -344,7 +328,7 @@ cp -r whole torn && find torn -name "step-*" -not -name "step-00000000" -prune -
 reject "a damaged artefact" "round 1 cannot go on; remove 'torn/round-1'.*pairs.jsonl" -- "${align[@]}" --set run_dir=torn
 
 echo "- scorers that misbehave"
-command() { logged "$1" "$2" "${plain[@]}" --set run_dir="$3" --set "scorer={\"kind\": \"command\", \"command\": [\"$python\", \"$3.py\"], \"timeout_s\": 2}"; }
+command() { logged "$1" "$2" "${plain[@]}" --set run_dir="$3" --set "scorer={\"kind\": \"command\", \"command\": [\"$python\", \"$3.py\"], \"timeout_s\": ${4:-600}}"; }
 cat >crashes.py <<'PY'
 import json, sys
 for i, line in enumerate(sys.stdin):
@@ -352,10 +336,10 @@ for i, line in enumerate(sys.stdin):
         sys.exit(3)
     print(len(json.loads(line)["answer_text"]) % 7, flush=True)
 PY
-sed 's/sys.exit(3)/import time; time.sleep(30)/; s/i == 9/i == 20/' crashes.py >hangs.py
+sed 's/sys.exit(3)/import time; time.sleep(1000)/; s/i == 9/i == 20/' crashes.py >hangs.py
 sed 's/sys.exit(3)/print("rubbish")/' crashes.py | sed 's/^    print(len/    print(len/' >babbles.py
 command "one that crashes" "the scorer failed on [0-9]+ answers; the first: " crashes
-command "one that hangs" "the scorer failed on [0-9]+ answers; the first: .*(time|2)" hangs
+command "one that hangs" "the scorer failed on [0-9]+ answers; the first: .*no score within 2 s" hangs 2
 command "one that prints rubbish" "the scorer failed on [0-9]+ answers; the first: .*rubbish" babbles
 reject "one that is not there" "nowhere" -- "${plain[@]}" --set run_dir=none --set 'scorer={"kind": "command", "command": ["nowhere-to-be-found"]}'
 echo '{"task": 399, "score": 1}' >scores.jsonl

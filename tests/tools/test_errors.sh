@@ -206,22 +206,8 @@ if $have_mpi; then
     check "... said once" test "$(grep -c 'batch_rows is' reject.out)" = 1
     reject "a corrupt shard under mpirun" "damaged-shards/a.h5" -- \
         "${mpirun[@]}" -n 2 "$plm" pretrain config.json --set run_dir=other-2 --set phases.0.mixture.0.path=damaged-shards
-    "${mpirun[@]}" -n 2 "$plm" pretrain longer.json --set run_dir=dead --set checkpoint.every_steps=20 >dead.log 2>&1 &
-    launcher=$!
-    for ((i = 0; i < 1500; i++)); do
-        [ -d dead/step-00000020 ] && break
-        kill -0 $launcher 2>/dev/null || break
-        sleep 0.02
-    done
-    # shellcheck disable=SC2207
-    ranks=($(awk -v parent=$launcher '{ pid = $1; sub(/^.*\) /, ""); if ($2 == parent) print pid }' /proc/[0-9]*/stat 2>/dev/null))
-    check "two ranks are at work" test ${#ranks[@]} = 2 -a -d dead/step-00000020
-    begun=$(date +%s)
-    kill -KILL "${ranks[1]}"
-    wait $launcher
-    status=$?
-    check "mpirun fails (exit status $status)" test $status != 0
-    check "... promptly" test $(($(date +%s) - begun)) -le 15
+    signal_at --to-child 2 dead step-00000020 KILL "${mpirun[@]}" -n 2 "$plm" pretrain longer.json --set run_dir=dead --set checkpoint.every_steps=20
+    check "a rank is killed: mpirun ends (exit status $status)" test $status != 0
     reject "... its checkpoint is whole" "another configuration" -- "$plm" pretrain config.json --set run_dir=dead
     check "... and opens" "$plm" generate dead --prompt x -n 2
 fi

@@ -126,7 +126,7 @@ assert many < few * 1.03 + 512
 child = subprocess.Popen(command + ["-n", "-1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 start = child.stdout.read(5000)
 child.send_signal(signal.SIGINT)
-out, err = child.communicate(timeout=20)
+out, err = child.communicate()
 assert child.returncode == 0 and "stopped by interrupted" in err, (child.returncode, err)
 PY
 for policy in streaming d2o; do

@@ -177,7 +177,7 @@ check "... leaves nothing in the run" test "$(ls broken)" = metrics.jsonl
 # browse PAGE: its document after its script has run, as dom.html, and what the script complained of, as browser.log
 browser=$(command -v chromium || command -v chromium-browser)
 browse() {
-    timeout -k 5 100 "$browser" --headless=new --no-sandbox --disable-gpu --user-data-dir="$scratch/profile" --virtual-time-budget=4000 --enable-logging=stderr \
+    timeout -k 5 600 "$browser" --headless=new --no-sandbox --disable-gpu --user-data-dir="$scratch/profile" --virtual-time-budget=4000 --enable-logging=stderr \
         --window-size=1200,900 --dump-dom "file://$scratch/$1" >dom.html 2>browser.log
 }
 echo '<p id="there"></p>' >probe.html
