@@ -9,7 +9,7 @@
 
 enum answer_rule {
     ANSWER_LAST_NUMBER, /* the last number of the text */
-    ANSWER_GSM8K,       /* the number after the first "####" */
+    ANSWER_GSM8K,       /* the number after the first "####" that one follows */
     ANSWER_LINE,        /* the first line that is not blank */
     ANSWER_ALL,         /* the text */
 };
@@ -18,11 +18,10 @@ enum answer_rule {
 int answer_rule_parse(enum answer_rule *rule, const char *name, struct plm_status *st);
 const char *answer_rule_name(enum answer_rule rule);
 
-/* The answer in text[0, length), normalised, malloc'ed in *answer, the caller frees; NULL when there is none (no number, nothing
- * but white space). Normalisation: white space at both ends and one period at the end are dropped; a number loses "$", thousands'
- * commas, a plus sign, leading zeros, and zeros at the end of a fraction, so that "$1,080.00." is "1080". A number has digits,
- * optionally a sign that does not follow a digit ("16-3" is 16 and 3), commas between digits and one decimal point before a digit.
- */
+/* The answer in text[0, length), normalised, malloc'ed in *answer, the caller frees; NULL when there is none (no
+ * number, nothing but white space). Normalisation: white space at both ends and one period at the end are dropped; a
+ * number is written in its shortest form, as the verifiers of answers do (train/align/number.h): "$1,080.00." is
+ * "1080", "3/4" is "0.75". */
 int answer_extract(enum answer_rule rule, const char *text, size_t length, char **answer, struct plm_status *st);
 
 #endif

@@ -5,7 +5,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
 
 needed=(gcc libc6-dev meson ninja-build pkg-config libhdf5-dev libzstd-dev zlib1g-dev libjansson-dev libutf8proc-dev
-        libxxhash-dev libssl-dev libcmocka-dev zstd xz-utils python3)
+        libxxhash-dev libssl-dev libpcre2-dev libcmocka-dev zstd xz-utils python3)
 # What the program can do without, and what is lost then.
 optional=(libopenmpi-dev openmpi-bin libdnnl-dev libedit-dev)
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/align/decimal.h"
+#include "train/align/number.h"
 #include "train/align/scorer_kinds.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -18,7 +18,7 @@ static void check_rule(const struct verifier *v, const char *text)
         abort();
     if (key && (v->kind == VERIFY_GSM8K || v->kind == VERIFY_NUMBER)) {
         char *out = malloc(strlen(key) + DECIMAL_ROOM);
-        if (!out || !decimal_normalise(key, strlen(key), out) || strcmp(out, key) != 0)
+        if (!out || !number_whole(key, strlen(key), out) || strcmp(out, key) != 0)
             abort();
         free(out);
     }

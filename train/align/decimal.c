@@ -19,7 +19,8 @@ static bool is_letter(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-/* An exponent at p ("e-3"), which must not run into a word: its value, and where it ends. p itself when there is none. */
+/* An exponent at p ("e-3"), which must not run into a word: its value, and where it ends. p itself when there is none.
+ */
 static const char *read_exponent(const char *p, const char *end, int *exponent)
 {
     const char *q = p;
@@ -38,8 +39,9 @@ static const char *read_exponent(const char *p, const char *end, int *exponent)
     return q;
 }
 
-/* Shortest form of 0.DIGITS * 10^point, written to out; digits are moved within out, where they begin `room` bytes in. */
-static void write_shortest(char *out, char *digits, size_t n, long point, bool negative)
+/* Shortest form of 0.DIGITS * 10^point, written to out; digits are moved within out, where they begin `room` bytes in.
+ */
+static void write_shortest(char *out, char *digits, size_t n, long point)
 {
     while (n > 0 && *digits == '0')
         digits++, n--, point--;
@@ -49,8 +51,6 @@ static void write_shortest(char *out, char *digits, size_t n, long point, bool n
         memcpy(out, "0", 2);
         return;
     }
-    if (negative)
-        *out++ = '-';
     if (point <= 0) {
         *out++ = '0';
         *out++ = '.';
@@ -72,6 +72,79 @@ static void write_shortest(char *out, char *digits, size_t n, long point, bool n
     *out = 0;
 }
 
+/* The separators of thousands, in prose and in LaTeX: a plain comma only where the caller says so. The spaces are
+ * U+00A0, U+2009 and U+202F. The longer of two that begin alike stands first. */
+static const char *const separators[] = {",\\!", "{,}",      "\\,",          "\\;",          "\\:", "\\ ",
+                                         "~",    "\xC2\xA0", "\xE2\x80\x89", "\xE2\x80\xAF", ","};
+enum { N_SEPARATORS = sizeof separators / sizeof *separators };
+
+static bool starts_with(const char *p, const char *end, const char *word)
+{
+    const size_t n = strlen(word);
+    return (size_t)(end - p) >= n && !memcmp(p, word, n);
+}
+
+/* Three digits at p, and no fourth. */
+static bool is_group(const char *p, const char *end)
+{
+    return end - p >= 3 && is_digit(p[0]) && is_digit(p[1]) && is_digit(p[2]) && (end - p == 3 || !is_digit(p[3]));
+}
+
+/* The separator of thousands at p, with three digits after it and no fourth; NULL when there is none. */
+static const char *group_separator(const char *p, const char *end, bool commas)
+{
+    for (int i = 0; i < N_SEPARATORS - !commas; i++)
+        if (starts_with(p, end, separators[i]))
+            return is_group(p + strlen(separators[i]), end) ? separators[i] : NULL;
+    return NULL;
+}
+
+/* End of the groups of three that follow the digits [first, p): p itself where they are none, or where one of several
+ * is no group of three: "1,234,5" is a list. */
+static const char *groups_end(const char *first, const char *p, const char *end, bool commas)
+{
+    const char *separator = p - first <= 3 && p > first && *first != '0' ? group_separator(p, end, commas) : NULL,
+               *q = p;
+    if (!separator)
+        return p;
+    const size_t n = strlen(separator);
+    while (starts_with(q, end, separator) && is_group(q + n, end))
+        q += n + 3;
+    return starts_with(q, end, separator) && q + n < end && is_digit(q[n]) ? p : q;
+}
+
+const char *decimal_scan(const char *text, const char *end, bool commas, char *out)
+{
+    const char *p = text, *last;
+    char *digits = out + DECIMAL_ROOM - 1; /* so that the zeros of an exponent fit in front of them */
+    size_t count = 0;
+    long whole = 0; /* digits before the point */
+    while (p < end && is_digit(*p))
+        p++;
+    last = groups_end(text, p, end, commas);
+    for (p = text; p < last; p++)
+        if (is_digit(*p))
+            digits[count++] = *p, whole++;
+    if (end - p > 1 && *p == '.' && is_digit(p[1]))
+        for (p++; p < end && is_digit(*p); p++)
+            digits[count++] = *p;
+    if (count == 0)
+        return text;
+    int exponent;
+    p = read_exponent(p, end, &exponent);
+    write_shortest(out, digits, count, whole + exponent);
+    return p;
+}
+
+bool decimal_negate(char *out)
+{
+    if (!strcmp(out, "0"))
+        return false;
+    memmove(out + 1, out, strlen(out) + 1);
+    *out = '-';
+    return true;
+}
+
 bool decimal_normalise(const char *text, size_t n, char *out)
 {
     const char *p = text, *end = text + n;
@@ -81,7 +154,7 @@ bool decimal_normalise(const char *text, size_t n, char *out)
         end--;
     while (p < end && (end[-1] == '.' || end[-1] == ','))
         end--;
-    bool negative = false, sign = false, currency = false, point = false;
+    bool negative = false, sign = false, currency = false;
     for (; p < end && (*p == '-' || *p == '+' || *p == '$'); p++) {
         if (*p == '$' ? currency : sign)
             return false;
@@ -89,72 +162,9 @@ bool decimal_normalise(const char *text, size_t n, char *out)
         sign |= *p != '$';
         negative |= *p == '-';
     }
-    char *digits = out + DECIMAL_ROOM - 1; /* so that the zeros of an exponent fit in front of them */
-    size_t count = 0;
-    long whole = 0; /* digits before the point */
-    for (; p < end && (is_digit(*p) || *p == ',' || (*p == '.' && !point)); p++) {
-        if (is_digit(*p)) {
-            digits[count++] = *p;
-            whole += !point;
-        }
-        point |= *p == '.';
-    }
-    int exponent;
-    if (count == 0 || read_exponent(p, end, &exponent) != end)
+    if (p == end || decimal_scan(p, end, true, out) != end)
         return false;
-    write_shortest(out, digits, count, whole + exponent, negative);
-    return true;
-}
-
-/* The comma at p sets off a group of three digits: exactly three digits follow. */
-static bool is_group(const char *p, const char *end)
-{
-    return end - p > 3 && is_digit(p[1]) && is_digit(p[2]) && is_digit(p[3]) && (end - p == 4 || !is_digit(p[4]));
-}
-
-/* End of the number whose first digit (or its point) is p. */
-static const char *number_end(const char *p, const char *end)
-{
-    const char *first = p;
-    while (p < end && is_digit(*p))
-        p++;
-    const bool grouped = p > first && p - first <= 3;
-    while (grouped && p < end && *p == ',' && is_group(p, end))
-        p += 4;
-    if (p + 1 < end && *p == '.' && is_digit(p[1]))
-        for (p++; p < end && is_digit(*p);)
-            p++;
-    int exponent;
-    return read_exponent(p, end, &exponent);
-}
-
-bool decimal_last(const char *text, size_t n, char *out)
-{
-    const char *end = text + n, *first = NULL, *last = NULL;
-    for (const char *p = text; p < end;) {
-        const bool fraction = *p == '.' && p + 1 < end && is_digit(p[1]);
-        if (!is_digit(*p) && !fraction) {
-            p++;
-            continue;
-        }
-        first = p;
-        p = last = number_end(p, end);
-    }
-    if (!first)
-        return false;
-    bool negative = false;
-    const char *before = first;
-    before -= before > text && before[-1] == '$';
-    if (before > text && before[-1] == '-') {
-        before--;
-        const char c = before > text ? before[-1] : ' ';
-        negative = !is_digit(c) && !is_letter(c) && c != ')' && c != ']' && c != '}' && c != '-';
-    }
-    if (!decimal_normalise(first, (size_t)(last - first), out))
-        return false;
-    if (negative && strcmp(out, "0") != 0) {
-        memmove(out + 1, out, strlen(out) + 1);
-        *out = '-';
-    }
+    if (negative)
+        decimal_negate(out);
     return true;
 }

@@ -16,11 +16,12 @@ struct scorer_stats {
 
 /* What the configuration's "scorer" object says. Kinds ("kind"):
  *     gsm8k      the number after the last "####" equals the reference's (strip , and $), aries.md 5.2; "flexible": true: else the last number
- *     number     the last number of the answer equals the reference's last number
- *     boxed      the last \boxed{...} (nested braces) equals the reference after normalising spaces; numbers by value
+ *     number     the last number of the answer equals the reference's last number, by value (number.h)
+ *     boxed      the last \boxed{...} equals the reference: one canonical notation, numbers by value (formula.h)
  *     choice     the letter chosen ("(B)", "B.", "answer is B", "answer: B") equals the reference's
  *     exact      the same text after trimming; "ignore_case", "normalise" (case, punctuation, articles, spaces)
- *     regex      "pattern" (POSIX extended) matches the answer; with a group, the last match's group 1 equals the reference
+ *     regex      "pattern" (PCRE2: Perl's; ^ and $ match at every line) matches the answer; with a group, the last match's group 1 equals
+ *                the reference
  *     tests      the answer's program (the last fenced code block, else all of it) followed by the task's tests runs with status 0 in the
  *                sandbox (child.h): "command" (default ["python3", "-I", "-"], program on stdin), "timeout_s", "memory_mib", "processes";
  *                "python" (default: the command's name begins so): it must also reach the end, exit(0) before the tests does not pass

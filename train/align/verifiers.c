@@ -4,13 +4,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/align/decimal.h"
+#include "train/align/formula.h"
+#include "train/align/number.h"
 
 #define GSM8K_CLIP 300 /* characters: what is further from the end is not the final answer */
 
 static bool is_space(char c)
 {
     return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
 }
 
 static bool is_letter(char c)
@@ -20,7 +26,7 @@ static bool is_letter(char c)
 
 static bool is_word(char c)
 {
-    return is_letter(c) || (c >= '0' && c <= '9') || (unsigned char)c >= 0x80;
+    return is_letter(c) || is_digit(c) || (unsigned char)c >= 0x80;
 }
 
 static char lower(char c)
@@ -68,22 +74,18 @@ static int number_key(struct span s, bool (*read)(const char *, size_t, char *),
     return PLM_OK;
 }
 
-/* What follows "####" up to where no number can go on: sign, "$", digits, commas, points. */
-static struct span number_after(const char *p, const char *end)
+/* The number that begins what follows "####": nothing that would go on a number stands behind it. */
+static bool number_begins(const char *text, size_t n, char *out)
 {
-    while (p < end && (*p == ' ' || *p == '\t'))
-        p++;
-    const char *first = p;
-    while (p < end && strchr("0123456789.,$-", *p))
-        p++;
-    return (struct span){first, p};
+    const char *end = text + n, *after = number_scan_signed(text, end, true, out);
+    return after > text && !(end - after > 1 && strchr(".,/", *after) && is_digit(after[1]));
 }
 
 static int gsm8k_key(struct span s, char **key, struct plm_status *st)
 {
     for (ptrdiff_t at = s.end - s.begin - 4; at >= 0; at--)
         if (!memcmp(s.begin + at, "####", 4)) {
-            int code = number_key(number_after(s.begin + at + 4, s.end), decimal_normalise, key, st);
+            int code = number_key((struct span){s.begin + at + 4, s.end}, number_begins, key, st);
             if (code || *key)
                 return code;
         }
@@ -127,37 +129,6 @@ static bool boxed_span(const char *text, struct span *s)
         }
     }
     return found;
-}
-
-/* Without what LaTeX does not show, or shows as space; a number in its shortest form. */
-static int formula_key(struct span s, char **key, struct plm_status *st)
-{
-    char *text, *out;
-    int code = span_copy(s, &text, st);
-    if (code)
-        return code;
-    out = text;
-    for (const char *p = text; *p; p++) {
-        if (is_space(*p) || *p == '$' || *p == '~')
-            continue;
-        if (*p == '\\' && p[1] && (strchr(",;:!", p[1]) || is_space(p[1])))
-            p++;
-        else
-            *out++ = *p;
-    }
-    while (out > text && out[-1] == '.')
-        out--;
-    *out = 0;
-    if (out == text) {
-        free(text);
-        return PLM_OK;
-    }
-    code = number_key((struct span){text, out}, decimal_normalise, key, st);
-    if (code || *key)
-        free(text);
-    else
-        *key = text;
-    return code;
 }
 
 /* ---- one letter ---- */
@@ -284,46 +255,22 @@ static int exact_key(const struct verifier *v, const char *text, char **key, str
 
 int verifier_regex(struct verifier *v, const char *pattern, struct plm_status *st)
 {
-    char reason[128];
-    v->regex = malloc(sizeof *v->regex);
-    if (!v->regex)
-        return status_no_memory(st, sizeof *v->regex, "a regular expression");
-    const int error = regcomp(v->regex, pattern, REG_EXTENDED | REG_NEWLINE);
-    if (!error)
-        return PLM_OK;
-    regerror(error, v->regex, reason, sizeof reason);
-    free(v->regex);
-    v->regex = NULL;
-    return status_set(st, PLM_EINVAL, "the regular expression '%.200s' cannot be compiled: %s", pattern, reason);
+    return pattern_open(&v->pattern, pattern, st);
 }
 
 void verifier_free(struct verifier *v)
 {
-    if (v->regex)
-        regfree(v->regex);
-    free(v->regex);
-    v->regex = NULL;
+    pattern_close(v->pattern);
+    v->pattern = NULL;
 }
 
-static int regex_last(const struct verifier *v, const char *text, struct span *last, bool *found, struct plm_status *st)
+static int regex_last(const struct verifier *v, const char *text, struct span *said, bool *found, struct plm_status *st)
 {
-    const size_t n = strlen(text);
-    *found = false;
-    if (n > VERIFIER_REGEX_BYTES)
-        return status_set(st, PLM_ELIMIT, "an answer of %zu bytes is longer than the %d a regular expression is run on", n, VERIFIER_REGEX_BYTES);
-    regmatch_t m[2];
-    const int group = v->regex->re_nsub > 0;
-    for (size_t at = 0; at <= n;) {
-        const int flags = at > 0 && text[at - 1] != '\n' ? REG_NOTBOL : 0;
-        if (regexec(v->regex, text + at, 2, m, flags))
-            break;
-        if (m[group].rm_so >= 0) {
-            *last = trimmed(text + at + m[group].rm_so, text + at + m[group].rm_eo);
-            *found = true;
-        }
-        at += (size_t)m[0].rm_eo + (m[0].rm_eo == m[0].rm_so);
-    }
-    return PLM_OK;
+    size_t first, last;
+    const int code = pattern_last(v->pattern, text, strlen(text), &first, &last, found, st);
+    if (!code && *found)
+        *said = trimmed(text + first, text + last);
+    return code;
 }
 
 /* ---- all of them ---- */
@@ -339,9 +286,9 @@ int verifier_extract(const struct verifier *v, const char *text, char **key, str
     case VERIFY_GSM8K:
         s = last_characters(text, n, GSM8K_CLIP);
         code = gsm8k_key(s, key, st);
-        return code || *key || !v->flexible ? code : number_key(s, decimal_last, key, st);
-    case VERIFY_NUMBER: return number_key(s, decimal_last, key, st);
-    case VERIFY_BOXED: return boxed_span(text, &s) ? formula_key(s, key, st) : PLM_OK;
+        return code || *key || !v->flexible ? code : number_key(s, number_last, key, st);
+    case VERIFY_NUMBER: return number_key(s, number_last, key, st);
+    case VERIFY_BOXED: return boxed_span(text, &s) ? formula_key(s.begin, s.end, key, st) : PLM_OK;
     case VERIFY_CHOICE: {
         const char letter = choice_letter(text);
         return letter ? span_copy((struct span){&letter, &letter + 1}, key, st) : PLM_OK;
@@ -363,11 +310,11 @@ int verifier_reference(const struct verifier *v, const char *text, char **key, s
     switch (v->kind) {
     case VERIFY_GSM8K:
         code = gsm8k_key(s, key, st);
-        return code || *key ? code : number_key(s, decimal_last, key, st);
+        return code || *key ? code : number_key(s, number_last, key, st);
     case VERIFY_BOXED:
         if (!boxed_span(text, &s))
             s = trimmed(text, text + n);
-        return formula_key(s, key, st);
+        return formula_key(s.begin, s.end, key, st);
     case VERIFY_REGEX: return s.begin < s.end ? span_copy(s, key, st) : PLM_OK;
     default: return verifier_extract(v, text, key, st);
     }
@@ -376,7 +323,7 @@ int verifier_reference(const struct verifier *v, const char *text, char **key, s
 int verifier_check(const struct verifier *v, const char *reference, const char *text, bool *correct, struct plm_status *st)
 {
     static const char *const wanted[] = {"number", "number", "formula", "letter", "text", "text"};
-    const bool match_only = v->kind == VERIFY_REGEX && v->regex->re_nsub == 0;
+    const bool match_only = v->kind == VERIFY_REGEX && !pattern_has_group(v->pattern);
     char *said, *right = NULL;
     *correct = false;
     if (!match_only) {

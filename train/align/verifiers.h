@@ -2,10 +2,10 @@
 #ifndef TRAIN_ALIGN_VERIFIERS_H
 #define TRAIN_ALIGN_VERIFIERS_H
 
-#include <regex.h>
 #include <stdbool.h>
 
 #include "infer/base/status.h"
+#include "train/align/pattern.h"
 
 enum verifier_kind { VERIFY_GSM8K, VERIFY_NUMBER, VERIFY_BOXED, VERIFY_CHOICE, VERIFY_EXACT, VERIFY_REGEX };
 
@@ -14,24 +14,22 @@ struct verifier {
     bool flexible;    /* gsm8k: the last number when there is none after "####" */
     bool ignore_case; /* exact: ASCII letters */
     bool normalise;   /* exact, as SQuAD does: lower case, without ASCII punctuation and the articles a, an, the; single spaces */
-    regex_t *regex;   /* regex: verifier_regex */
+    struct pattern *pattern; /* regex: verifier_regex */
 };
 
-/* Longest text a regular expression is run on: the C library's matcher takes more than linear memory and time. */
-#define VERIFIER_REGEX_BYTES 65536
-
-/* Compile a POSIX extended pattern; ^ and $ match at every line, "." does not match a newline. PLM_EINVAL with the library's reason. */
+/* Compile a pattern (pattern.h). PLM_EINVAL with the reason. */
 int verifier_regex(struct verifier *v, const char *pattern, struct plm_status *st);
 void verifier_free(struct verifier *v);
 
-/* What the text says, malloc'ed in *key; NULL when it says nothing of this kind.
- *     gsm8k   the number after the last "####" of the last 300 characters (as verl does; "$" and commas dropped), in its shortest form
- *     number  the last number, in its shortest form
- *     boxed   what the last \boxed{...} (or \fbox{...}) holds, without spaces, "$" and LaTeX's spacing commands; a number in its shortest form
+/* What the text says, malloc'ed in *key; NULL when it says nothing of this kind. Numbers are compared by value, whatever their notation
+ * (number.h).
+ *     gsm8k   the number after the last "####" of the last 300 characters (as verl does)
+ *     number  the last number: a fraction, mixed number or power of ten is one
+ *     boxed   what the last \boxed{...} (or \fbox{...}) holds, in the canonical form of formula.h
  *     choice  one capital letter: after the last "answer is" or "answer:", else in the last \boxed{}, else the last in brackets "(B)", else what
  *             the first line begins with ("B.", "B)", "B:", or all of it), else the last line when it is one letter
  *     exact   the text without white space at its ends, normalised as asked
- *     regex   group 1 of the last match (the whole match when the pattern has no group), trimmed; PLM_ELIMIT above VERIFIER_REGEX_BYTES */
+ *     regex   group 1 of the last match (the whole match when the pattern has no group), trimmed; PLM_ELIMIT where it takes too many steps */
 int verifier_extract(const struct verifier *v, const char *text, char **key, struct plm_status *st);
 
 /* The same from a reference solution, which may also be the bare answer: without "####" its last number, without \boxed{} all of it; for a
