@@ -29,11 +29,18 @@
 
 static char self[512];
 
+static int run_program(struct sandbox_result *r, const char *const *argv, const char *input, size_t n, const struct sandbox_limits *limits,
+                       struct plm_status *st)
+{
+    const struct sandbox_program p = {.argv = argv, .input = input, .input_bytes = n};
+    return sandbox_run(r, &p, limits, st);
+}
+
 static int run_script(struct sandbox_result *r, const char *script, const struct sandbox_limits *limits)
 {
     static const char *const shell[] = {"sh", "-s", NULL};
     struct plm_status st = {0};
-    const int code = sandbox_run(r, shell, script, strlen(script), limits, &st);
+    const int code = run_program(r, shell, script, strlen(script), limits, &st);
     if (code)
         fail_msg("%s", st.message);
     return code;
@@ -89,12 +96,12 @@ static void programs_run_to_their_end(void **state)
     char *big = malloc(n);
     for (size_t i = 0; i < n; i++)
         big[i] = (char)('a' + i % 23);
-    assert_int_equal(sandbox_run(&r, cat, big, n, &l, &st), PLM_OK);
+    assert_int_equal(run_program(&r, cat, big, n, &l, &st), PLM_OK);
     assert_true(r.end == SANDBOX_EXITED && r.status == 0 && r.output_cut && r.output_bytes == l.output_bytes);
     assert_memory_equal(r.output, big + n - l.output_bytes, l.output_bytes); /* the end of it is kept */
     sandbox_result_free(&r);
     free(big);
-    assert_int_equal(sandbox_run(&r, cat, "", 0, &l, &st), PLM_OK);
+    assert_int_equal(run_program(&r, cat, "", 0, &l, &st), PLM_OK);
     assert_true(r.output_bytes == 0 && r.status == 0);
     sandbox_result_free(&r);
 }
@@ -208,10 +215,10 @@ static void what_cannot_start_is_named(void **state)
     const struct sandbox_limits l = quick(20);
     struct plm_status st = {0};
     static const char *const nothing[] = {"no-such-program", NULL}, *const no_program[] = {"/dev/null", NULL};
-    assert_int_equal(sandbox_run(&r, nothing, "", 0, &l, &st), PLM_EIO);
+    assert_int_equal(run_program(&r, nothing, "", 0, &l, &st), PLM_EIO);
     assert_non_null(strstr(st.message, "cannot start 'no-such-program'"));
     assert_null(r.output);
-    assert_int_equal(sandbox_run(&r, no_program, "", 0, &l, &st), PLM_EIO);
+    assert_int_equal(run_program(&r, no_program, "", 0, &l, &st), PLM_EIO);
     assert_non_null(strstr(st.message, "'/dev/null'"));
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* no child of either */
     assert_int_equal(errno, ECHILD);
@@ -239,7 +246,7 @@ static void check_inside(void)
     l.child.memory_bytes = 0; /* sanitizers reserve terabytes */
     struct plm_status st = {0};
     const char *const argv[] = {self, "inside", NULL};
-    if (sandbox_run(&r, argv, "", 0, &l, &st)) {
+    if (run_program(&r, argv, "", 0, &l, &st)) {
         if (strstr(st.message, "Permission denied"))
             return; /* another user cannot reach the directory of this test */
         fail_msg("%s", st.message);
@@ -338,7 +345,7 @@ static void *run_lane(void *argument)
         char script[64], want[32];
         snprintf(script, sizeof script, "echo %d > f; cat f; exit %d", lane->number * 100 + i, i);
         snprintf(want, sizeof want, "%d\n", lane->number * 100 + i);
-        lane->ok = sandbox_run(&r, shell, script, strlen(script), &l, NULL) == PLM_OK && r.end == SANDBOX_EXITED && r.status == i &&
+        lane->ok = run_program(&r, shell, script, strlen(script), &l, NULL) == PLM_OK && r.end == SANDBOX_EXITED && r.status == i &&
                    !strcmp(r.output, want);
         sandbox_result_free(&r);
     }

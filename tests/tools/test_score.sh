@@ -45,6 +45,15 @@ echo '{"kind": "gsm8k", "flexible": true}' >scorer.json
 expect "a configuration, overridden" '"mean": *1.0' -- "$plm" score own.jsonl --config scorer.json --limit 1 --json
 expect "without its flexibility" '"mean": *0.0' -- "$plm" score own.jsonl --config scorer.json --set flexible=false --limit 1 --json
 
+echo "- programs that are judged"
+for kind in hostile honest; do
+    checks=$((checks + 1))
+    python3 "$here/hostile_answers.py" $kind >$kind.jsonl
+    "$plm" score $kind.jsonl --scorer tests -t 2 --set timeout_s=60 --set memory_mib=256 --items $kind.items >out.txt 2>err.txt || fail "$kind answers: $(cat err.txt)"
+    wrong=$(python3 "$here/wrong_scores.py" $kind.jsonl $kind.items $([ $kind = honest ] && echo 1 || echo 0))
+    [ -z "$wrong" ] || fail "$kind answers with another score than they should have: $wrong"
+done
+
 echo "- what is refused"
 reject "no scorer" "give the scorer with --scorer" -- "$plm" score own.jsonl
 reject "unknown kind" "gsm8k" -- "$plm" score own.jsonl --scorer gsm9k

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -158,9 +159,10 @@ static int launch(struct child *c, const struct child_options *o, const int ends
     }
     snprintf(mount_options, sizeof mount_options, "mode=0777,nr_inodes=10000,size=%lld",
              (long long)(o->limits.file_bytes > 0 ? o->limits.file_bytes : INT64_C(1) << 30));
-    struct confine_plan plan = {.path = path, .argv = (char *const *)(uintptr_t)o->argv, .envp = e.variables, .in = ends[0], .out = ends[1],
-        .err = ends[2], .confine = o->confine, .uid = uid, .directory = o->confine ? c->directory : NULL,
+    struct confine_plan plan = {.path = path, .argv = (char *const *)(uintptr_t)o->argv, .envp = e.variables,
+        .fds = {ends[0], ends[1], ends[2]}, .n_fds = 3 + o->n_extra, .confine = o->confine, .uid = uid, .directory = o->confine ? c->directory : NULL,
         .directory_mount = mount_options, .outer_uid = geteuid(), .outer_gid = getegid(), .limits = o->limits};
+    memcpy(plan.fds + 3, o->extra, (size_t)o->n_extra * sizeof *o->extra);
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* no handler may run in the child: it would run in our memory */
@@ -178,6 +180,27 @@ static int launch(struct child *c, const struct child_options *o, const int ends
     c->pid = pid;
     c->missing = plan.missing;
     c->exit_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    return PLM_OK;
+}
+
+int child_input(const char *input, size_t n, int *fd, struct plm_status *st)
+{
+    *fd = memfd_create("input", MFD_CLOEXEC);
+    if (*fd < 0)
+        return status_set(st, PLM_EIO, "cannot make a file in memory: %s", strerror(errno));
+    for (size_t at = 0; at < n;) {
+        const ssize_t w = write(*fd, input + at, n - at);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w <= 0) {
+            status_set(st, PLM_EIO, "cannot write %zu bytes to a file in memory: %s", n, strerror(errno));
+            close(*fd);
+            *fd = -1;
+            return PLM_EIO;
+        }
+        at += (size_t)w;
+    }
+    lseek(*fd, 0, SEEK_SET);
     return PLM_OK;
 }
 
@@ -249,12 +272,19 @@ bool child_ended(const struct child *c)
     return waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == c->pid;
 }
 
+void child_kill(const struct child *c)
+{
+    if (c->pid <= 0)
+        return;
+    kill(-c->pid, SIGKILL); /* while it is not reaped its number, and its group's, cannot be anybody else's */
+    kill(c->pid, SIGKILL);
+}
+
 void child_stop(struct child *c, int *status)
 {
     int ended = -1;
     if (c->pid > 0) {
-        kill(-c->pid, SIGKILL); /* while it is not reaped its number, and its group's, cannot be anybody else's */
-        kill(c->pid, SIGKILL);
+        child_kill(c);
         while (waitpid(c->pid, &ended, 0) < 0)
             if (errno != EINTR) {
                 ended = -1;

@@ -26,12 +26,15 @@ enum child_guard {
 };
 const char *child_guard_name(enum child_guard guard);
 
+enum { CHILD_EXTRA = 2 };
+
 struct child_options {
     const char *const *argv;    /* NULL-terminated; argv[0] is looked up in PATH */
     bool confine;               /* untrusted: all guards, an empty working directory that is removed, a minimal environment. Else the
                                  * caller's directory and environment, PYTHONUNBUFFERED=1 added */
     struct child_limits limits;
     int input;                  /* a descriptor to read from; -1: a pipe, see child.in */
+    int n_extra, extra[CHILD_EXTRA]; /* more descriptors of the caller's, which become 3, 4, ... */
 };
 
 struct child {
@@ -42,6 +45,9 @@ struct child {
     char directory[256];    /* confined: its working directory */
 };
 
+/* An input as a file in memory, to be closed by the caller: nobody has to feed a pipe while the program prints. */
+int child_input(const char *input, size_t n, int *fd, struct plm_status *st);
+
 /* PLM_EIO when the program cannot be started (not found, not executable): no child then. Writing to child.in may raise SIGPIPE: use
  * child_write. The calling thread must be the one that stops it. */
 int child_start(struct child *c, const struct child_options *o, struct plm_status *st);
@@ -51,6 +57,9 @@ ssize_t child_write(struct child *c, const char *data, size_t n);
 
 /* Has it ended (it is not reaped yet)? */
 bool child_ended(const struct child *c);
+
+/* Kill it and what is left of its descendants; it is still to be stopped. */
+void child_kill(const struct child *c);
 
 /* Kill what is left of it and of its descendants, wait, close, remove its directory. *status: as waitpid's (-1 when somebody else reaped
  * it), NULL allowed. Nothing happens when none runs. */

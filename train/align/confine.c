@@ -169,19 +169,18 @@ static void set_limits(const struct child_limits *l)
 __attribute__((no_sanitize("address", "undefined")))
 static bool place_descriptors(const struct confine_plan *p)
 {
-    const int from[3] = {p->in, p->out, p->err};
-    int high[3]; /* above 2, so that no dup2 overwrites one that is still needed */
-    for (int i = 0; i < 3; i++)
-        if ((high[i] = fcntl(from[i], F_DUPFD, 3)) < 0)
+    int high[3 + CHILD_EXTRA]; /* above all, so that no dup2 overwrites one that is still needed */
+    for (int i = 0; i < p->n_fds; i++)
+        if ((high[i] = fcntl(p->fds[i], F_DUPFD, p->n_fds)) < 0)
             return false;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < p->n_fds; i++)
         if (dup2(high[i], i) < 0)
             return false;
-    if (syscall(SYS_close_range, 3U, ~0U, 0U) == 0)
+    if (syscall(SYS_close_range, (unsigned)p->n_fds, ~0U, 0U) == 0)
         return true;
     struct rlimit r;
     const rlim_t end = getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < 1 << 20 ? r.rlim_cur : 1 << 20;
-    for (rlim_t fd = 3; fd < end; fd++)
+    for (rlim_t fd = (rlim_t)p->n_fds; fd < end; fd++)
         close((int)fd);
     return true;
 }

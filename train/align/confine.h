@@ -8,7 +8,8 @@
 struct confine_plan {
     const char *path;             /* of the program */
     char *const *argv, *const *envp;
-    int in, out, err;             /* become 0, 1, 2 */
+    int fds[3 + CHILD_EXTRA];     /* become 0, 1, 2, ... */
+    int n_fds;
     bool confine;
     bool namespaces, user_namespace; /* what clone was asked for */
     uint32_t uid;                 /* user and group to become; 0: stay */

@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,27 +15,6 @@ struct sandbox_limits sandbox_limits_default(void)
 {
     return (struct sandbox_limits){.timeout_s = 10, .output_bytes = 64 << 10,
         .child = {.memory_bytes = INT64_C(1) << 30, .file_bytes = 64 << 20, .processes = 64, .open_files = 64}};
-}
-
-/* The input as a file in memory: nobody has to feed a pipe while the program prints. */
-static int input_file(const char *input, size_t n, int *fd, struct plm_status *st)
-{
-    *fd = memfd_create("input", MFD_CLOEXEC);
-    if (*fd < 0)
-        return status_set(st, PLM_EIO, "cannot make a file in memory: %s", strerror(errno));
-    for (size_t at = 0; at < n;) {
-        const ssize_t w = write(*fd, input + at, n - at);
-        if (w < 0 && errno == EINTR)
-            continue;
-        if (w <= 0) {
-            status_set(st, PLM_EIO, "cannot write %zu bytes to a file in memory: %s", n, strerror(errno));
-            close(*fd);
-            return PLM_EIO;
-        }
-        at += (size_t)w;
-    }
-    lseek(*fd, 0, SEEK_SET);
-    return PLM_OK;
 }
 
 struct capture {
@@ -80,67 +58,114 @@ static void capture_read(struct capture *c)
     }
 }
 
-/* Until it ended: false when the time was up first. */
-static bool follow(struct child *child, struct capture *streams, double deadline)
+struct sandbox {
+    struct child child;
+    struct capture streams[2];
+    double start, deadline;
+    bool timeout;
+};
+
+/* The descriptor that is waited for has something to say, or is closed. */
+static bool readable(int fd)
 {
+    struct pollfd p = {fd, POLLIN, 0};
+    return fd >= 0 && poll(&p, 1, 0) > 0;
+}
+
+void sandbox_follow(struct sandbox *s, int until)
+{
+    bool killed = false;
     for (;;) {
-        const double left = deadline - seconds_now();
-        if (child_ended(child))
-            return true;
-        if (left <= 0)
-            return false;
-        struct pollfd fds[3] = {{child->out, POLLIN, 0}, {child->err, POLLIN, 0}, {child->exit_fd, POLLIN, 0}};
+        const double left = s->deadline - seconds_now();
+        const bool ended = child_ended(&s->child);
+        if (readable(until) || (ended && until < 0))
+            return;
+        if (left <= 0) {
+            s->timeout = true;
+            return;
+        }
+        if (ended && !killed) { /* what it left behind would keep its ends of pipes open */
+            child_kill(&s->child);
+            killed = true;
+        }
+        struct pollfd fds[4] = {{s->child.out, POLLIN, 0}, {s->child.err, POLLIN, 0}, {until, POLLIN, 0}, {ended ? -1 : s->child.exit_fd, POLLIN, 0}};
         int wait_ms = left > 3600 ? 3600000 : (int)ceil(left * 1000);
-        if (child->exit_fd < 0 && wait_ms > TICK_MS)
+        if (s->child.exit_fd < 0 && wait_ms > TICK_MS)
             wait_ms = TICK_MS;
-        poll(fds, 3, wait_ms);
-        capture_read(&streams[0]);
-        capture_read(&streams[1]);
+        poll(fds, 4, wait_ms);
+        capture_read(&s->streams[0]);
+        capture_read(&s->streams[1]);
     }
 }
 
-int sandbox_run(struct sandbox_result *r, const char *const *argv, const char *input, size_t input_bytes, const struct sandbox_limits *limits,
-                struct plm_status *st)
+int sandbox_start(struct sandbox **out, const struct sandbox_program *p, const struct sandbox_limits *limits, struct plm_status *st)
 {
-    *r = (struct sandbox_result){0};
-    struct child_options o = {.argv = argv, .confine = true, .limits = limits->child};
+    struct sandbox *s = *out = calloc(1, sizeof *s);
+    if (!s)
+        return status_no_memory(st, sizeof *s, "a sandbox");
+    struct child_options o = {.argv = p->argv, .confine = true, .limits = limits->child, .n_extra = p->n_extra};
+    memcpy(o.extra, p->extra, sizeof o.extra);
     if (!(o.limits.cpu_s > 0))
         o.limits.cpu_s = limits->timeout_s;
     const size_t keep = limits->output_bytes ? limits->output_bytes : 1;
-    r->output = malloc(2 * keep + 1);
-    r->errors = malloc(2 * keep + 1);
-    int code = r->output && r->errors ? PLM_OK : status_no_memory(st, 4 * keep, "the output of a program");
-    if (!code)
-        code = input_file(input, input_bytes, &o.input, st);
-    if (code) {
-        sandbox_result_free(r);
-        return code;
+    s->streams[0] = (struct capture){&s->child.out, malloc(2 * keep + 1), 0, keep, false};
+    s->streams[1] = (struct capture){&s->child.err, malloc(2 * keep + 1), 0, keep, false};
+    int code = s->streams[0].text && s->streams[1].text ? PLM_OK : status_no_memory(st, 4 * keep, "the output of a program");
+    if (!code && !(code = child_input(p->input, p->input_bytes, &o.input, st))) {
+        s->start = seconds_now();
+        s->deadline = s->start + limits->timeout_s;
+        code = child_start(&s->child, &o, st);
+        close(o.input);
     }
-    struct child child;
-    const double start = seconds_now();
-    code = child_start(&child, &o, st);
-    close(o.input);
     if (code) {
-        sandbox_result_free(r);
-        return code;
+        free(s->streams[0].text);
+        free(s->streams[1].text);
+        free(s);
+        *out = NULL;
     }
-    struct capture streams[2] = {{&child.out, r->output, 0, keep, false}, {&child.err, r->errors, 0, keep, false}};
-    const bool ended = follow(&child, streams, start + limits->timeout_s);
-    capture_read(&streams[0]); /* what it printed last */
-    capture_read(&streams[1]);
+    return code;
+}
+
+void sandbox_wait_end(struct sandbox *s, int ms)
+{
+    struct pollfd exit = {s->child.exit_fd, POLLIN, 0};
+    if (s->child.exit_fd >= 0)
+        poll(&exit, 1, ms);
+    else
+        for (int i = 0; i * TICK_MS < ms && !child_ended(&s->child); i++)
+            poll(NULL, 0, TICK_MS);
+}
+
+void sandbox_finish(struct sandbox *s, struct sandbox_result *r)
+{
     int status;
-    r->missing = child.missing;
-    child_stop(&child, &status);
-    r->seconds = seconds_now() - start;
-    r->end = !ended ? SANDBOX_TIMEOUT : WIFSIGNALED(status) ? SANDBOX_SIGNALLED : SANDBOX_EXITED;
+    const bool ended = child_ended(&s->child);
+    capture_read(&s->streams[0]); /* what it printed last */
+    capture_read(&s->streams[1]);
+    *r = (struct sandbox_result){.missing = s->child.missing};
+    child_stop(&s->child, &status);
+    r->seconds = seconds_now() - s->start;
+    r->end = s->timeout ? SANDBOX_TIMEOUT : !ended ? SANDBOX_STOPPED : WIFSIGNALED(status) ? SANDBOX_SIGNALLED : SANDBOX_EXITED;
     r->status = r->end == SANDBOX_SIGNALLED ? WTERMSIG(status) : r->end == SANDBOX_EXITED ? WEXITSTATUS(status) : 0;
-    capture_trim(&streams[0]);
-    capture_trim(&streams[1]);
-    r->output_bytes = streams[0].n;
-    r->error_bytes = streams[1].n;
+    capture_trim(&s->streams[0]);
+    capture_trim(&s->streams[1]);
+    r->output = s->streams[0].text, r->output_bytes = s->streams[0].n;
+    r->errors = s->streams[1].text, r->error_bytes = s->streams[1].n;
     r->output[r->output_bytes] = r->errors[r->error_bytes] = 0;
-    r->output_cut = streams[0].cut || streams[1].cut;
-    return PLM_OK;
+    r->output_cut = s->streams[0].cut || s->streams[1].cut;
+    free(s);
+}
+
+int sandbox_run(struct sandbox_result *r, const struct sandbox_program *p, const struct sandbox_limits *limits, struct plm_status *st)
+{
+    *r = (struct sandbox_result){0};
+    struct sandbox *s;
+    const int code = sandbox_start(&s, p, limits, st);
+    if (!code) {
+        sandbox_follow(s, -1);
+        sandbox_finish(s, r);
+    }
+    return code;
 }
 
 void sandbox_result_free(struct sandbox_result *r)

@@ -82,7 +82,7 @@ static void read_kind(struct scorer *s, struct section *config)
         s->processes = (int)section_int(config, "processes", 64, 1, 100000);
         const char *program = s->program.argv && s->program.argv[0] ? s->program.argv[0] : "";
         const char *slash = strrchr(program, '/');
-        s->prove = section_bool(config, "python", !own || !strncmp(slash ? slash + 1 : program, "python", 6));
+        s->judged = section_bool(config, "python", !own || !strncmp(slash ? slash + 1 : program, "python", 6));
         break;
     }
     case KIND_FILE: s->path = section_text(config, "path", setting_required_text); break;
@@ -176,7 +176,9 @@ int scorer_check(struct scorer *s, const struct row *task, const char *text, dou
     }
     if (s->kind == KIND_TESTS) {
         struct verdict v;
-        const int code = scorer_run_tests(s, task, text, &v, st);
+        struct judge judge = {0};
+        const int code = scorer_run_tests(s, &judge, task, text, &v, st);
+        judge_stop(&judge);
         *score = v.score;
         return code;
     }
@@ -201,7 +203,9 @@ int scorer_explain(struct scorer *s, const struct row *task, const char *text, c
     *why = 0;
     if (s->kind == KIND_TESTS) {
         struct verdict v;
-        const int code = scorer_run_tests(s, task, text, &v, st);
+        struct judge judge = {0};
+        const int code = scorer_run_tests(s, &judge, task, text, &v, st);
+        judge_stop(&judge);
         snprintf(why, capacity, "%s", v.why);
         return code;
     }
@@ -243,11 +247,11 @@ struct work {
     const struct row_set *tasks;
     struct answer *answers;
     struct result *results;
+    struct judge *judges; /* one for each worker */
 };
 
 static void score_range(void *ctx, int64_t begin, int64_t end, int worker)
 {
-    (void)worker;
     struct work *w = ctx;
     for (int64_t i = begin; i < end; i++) {
         struct answer *a = &w->answers[i];
@@ -255,7 +259,7 @@ static void score_range(void *ctx, int64_t begin, int64_t end, int worker)
         const struct row *task = &w->tasks->rows[a->task];
         int code;
         if (w->s->kind == KIND_TESTS) {
-            code = scorer_run_tests(w->s, task, a->text, &r->verdict, &r->st);
+            code = scorer_run_tests(w->s, &w->judges[worker], task, a->text, &r->verdict, &r->st);
         } else {
             code = scorer_check(w->s, task, a->text, &r->verdict.score, &r->st);
             r->verdict.outcome = !code ? OUTCOME_SCORED : code == PLM_ELIMIT ? OUTCOME_MALFORMED : OUTCOME_MISSING;
@@ -268,14 +272,18 @@ static void score_range(void *ctx, int64_t begin, int64_t end, int worker)
 static int score_each(struct scorer *s, const struct row_set *tasks, struct answer *answers, int64_t n, int threads, struct scorer_stats *stats,
                       struct plm_status *st)
 {
-    struct work w = {s, tasks, answers, calloc((size_t)(n ? n : 1), sizeof *w.results)};
-    if (!w.results)
-        return status_no_memory(st, (size_t)n * sizeof *w.results, "the verdicts on answers");
+    const int workers = s->kind == KIND_TESTS && threads > 1 && n > 1 ? threads < n ? threads : (int)n : 1;
+    struct work w = {s, tasks, answers, calloc((size_t)(n ? n : 1), sizeof *w.results), calloc((size_t)workers, sizeof *w.judges)};
     struct thread_pool *pool = NULL;
-    int code = s->kind == KIND_TESTS && threads > 1 && n > 1 ? pool_create(&pool, threads < n ? threads : (int)n, st) : PLM_OK;
+    int code = w.results && w.judges ? PLM_OK : status_no_memory(st, (size_t)n * sizeof *w.results, "the verdicts on answers");
+    if (!code && workers > 1)
+        code = pool_create(&pool, workers, st);
     if (!code)
         pool_for(pool, n, 1, score_range, &w);
+    for (int i = 0; w.judges && i < workers; i++)
+        judge_stop(&w.judges[i]); /* while the threads that started them live: children end with the thread they were started by */
     pool_destroy(pool);
+    free(w.judges);
     unsigned missing = 0;
     for (int64_t i = 0; i < n && !code; i++) {
         const struct result *r = &w.results[i];

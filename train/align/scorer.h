@@ -22,9 +22,10 @@ struct scorer_stats {
  *     exact      the same text after trimming; "ignore_case", "normalise" (case, punctuation, articles, spaces)
  *     regex      "pattern" (PCRE2: Perl's; ^ and $ match at every line) matches the answer; with a group, the last match's group 1 equals
  *                the reference
- *     tests      the answer's program (the last fenced code block, else all of it) followed by the task's tests runs with status 0 in the
- *                sandbox (child.h): "command" (default ["python3", "-I", "-"], program on stdin), "timeout_s", "memory_mib", "processes";
- *                "python" (default: the command's name begins so): it must also reach the end, exit(0) before the tests does not pass
+ *     tests      the task's tests pass on the answer's program (the last fenced code block, else all of it): "command" (default
+ *                ["python3", "-I", "-"], program on stdin), "timeout_s", "memory_mib", "processes"; "python" (default: the command's name
+ *                begins so): a judge in a process of its own runs the tests and calls into the answer's (judge.h). Else the tests follow the
+ *                program, which runs with status 0. All in the sandbox (child.h)
  *     file       "path": scores of {"task", "chain", "turn", "score"} rows (chain and turn default to 0)
  *     command    "command": started once per scoring; gets one JSON object per line on stdin ({"task", "chain", "turn", "prompt", "messages",
  *                "answer_text", "answer"}), prints one {"score": x} (or a bare number) per line; "timeout_s" per answer; "restarts" (default 10)

@@ -2,6 +2,7 @@
 #ifndef TRAIN_ALIGN_SCORER_KINDS_H
 #define TRAIN_ALIGN_SCORER_KINDS_H
 
+#include "train/align/judge.h"
 #include "train/align/scorer.h"
 #include "train/align/verifiers.h"
 
@@ -14,7 +15,7 @@ struct scorer {
     int kind;                       /* index into the names */
     struct verifier verifier;       /* the rules */
     struct scorer_program program;  /* tests, command */
-    bool prove;                     /* tests: only a program that reaches its end passes */
+    bool judged;                    /* tests: of Python programs, run by a judge */
     double timeout_s;
     int64_t memory_bytes;
     int processes, restarts;
@@ -38,9 +39,9 @@ struct verdict {
     char why[160];        /* tests: how the program ended, when it did not pass */
 };
 
-/* The task's tests on the program in `text`: 1 when it ends with status 0 (and has reached the end of the tests). A program that runs into a
- * limit or a signal has failed its tests: 0, and the outcome tells. */
-int scorer_run_tests(const struct scorer *s, const struct row *task, const char *text, struct verdict *v, struct plm_status *st);
+/* The task's tests on the program in `text`: 1 when they pass (Python: in the judge; else: it ends with status 0). A program that runs into a
+ * limit or a signal has failed its tests: 0, and the outcome tells. judge: this thread's, all zero at first; the caller stops it. */
+int scorer_run_tests(const struct scorer *s, struct judge *judge, const struct row *task, const char *text, struct verdict *v, struct plm_status *st);
 
 /* The program in an answer: the last fenced code block (one that is not closed ends with the text), else all of it. */
 void scorer_code(const char *text, const char **begin, size_t *bytes);

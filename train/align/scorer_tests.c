@@ -1,10 +1,9 @@
-/* Unit tests as a scorer: the answer's program followed by the task's tests, run in the sandbox. */
+/* Unit tests as a scorer: of Python programs a judge runs them beside the answer's process, of others they follow the answer's program. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
-#include "train/align/sandbox.h"
+#include "train/align/judge.h"
 #include "train/align/scorer_kinds.h"
 
 /* A fence at p: three backticks (or tildes) that begin a line, spaces before them allowed. */
@@ -42,14 +41,21 @@ void scorer_code(const char *text, const char **begin, size_t *bytes)
     }
 }
 
-/* The end of the program as a phrase: the last line it wrote to standard error says why most often. */
-static void explain(const struct scorer *s, struct sandbox_result *r, char why[160])
+/* The last line it wrote to standard error says why most often. */
+static const char *last_error_line(struct sandbox_result *r)
 {
     size_t n = r->error_bytes;
     while (n > 0 && (r->errors[n - 1] == '\n' || r->errors[n - 1] == '\r'))
         n--;
     r->errors[n] = 0;
-    const char *newline = memrchr(r->errors, '\n', n), *last = newline ? newline + 1 : r->errors;
+    const char *newline = memrchr(r->errors, '\n', n);
+    return newline ? newline + 1 : r->errors;
+}
+
+/* The end of the program as a phrase. */
+static void explain(const struct scorer *s, struct sandbox_result *r, char why[160])
+{
+    const char *last = last_error_line(r);
     if (r->end == SANDBOX_TIMEOUT)
         snprintf(why, 160, "not over after %g s", s->timeout_s);
     else if (r->end == SANDBOX_SIGNALLED)
@@ -60,59 +66,77 @@ static void explain(const struct scorer *s, struct sandbox_result *r, char why[1
         snprintf(why, 160, "ended before its tests were over");
 }
 
-/* The program with its tests behind it; proof "": none. malloc'ed. */
-static char *make_program(const char *text, const char *tests, const char *proof, size_t *bytes)
+static enum outcome outcome_of(const struct sandbox_result *r)
+{
+    return r->end == SANDBOX_TIMEOUT ? OUTCOME_TIMEOUT : r->end == SANDBOX_SIGNALLED ? OUTCOME_CRASH : OUTCOME_SCORED;
+}
+
+/* Python: the judge runs the tests, beside the answer's process. */
+static int run_judged(const struct scorer *s, struct judge *judge, const struct row *task, const char *text, const struct sandbox_limits *limits,
+                      struct verdict *v, struct plm_status *st)
+{
+    const char *prompt = task->n_messages ? task->messages[task->n_messages - 1].content : "", *shown;
+    struct judge_task t = {.python = s->program.argv, .tests = task->tests};
+    size_t shown_bytes;
+    scorer_code(text, &t.answer, &t.answer_bytes);
+    scorer_code(prompt, &shown, &shown_bytes);
+    char *copy = strndup(shown, shown_bytes);
+    if (!copy)
+        return status_no_memory(st, shown_bytes, "a prompt");
+    t.prompt = copy;
+    struct judgement j;
+    const int code = judge_answer(judge, &t, limits, &j, st);
+    free(copy);
+    if (code)
+        return code;
+    v->outcome = outcome_of(&j.result);
+    v->missing = j.result.missing;
+    v->score = j.passed;
+    if (!j.passed && (j.program_ended || j.result.end == SANDBOX_TIMEOUT))
+        explain(s, &j.result, v->why);
+    else
+        snprintf(v->why, sizeof v->why, "%s", j.why);
+    sandbox_result_free(&j.result);
+    return PLM_OK;
+}
+
+/* Another language: the program with its tests behind it, which decide by the status. */
+static int run_whole(const struct scorer *s, const struct row *task, const char *text, const struct sandbox_limits *limits, struct verdict *v,
+                     struct plm_status *st)
 {
     const char *code;
     size_t n;
     scorer_code(text, &code, &n);
-    FILE *f;
-    char *program = NULL;
-    if (!(f = open_memstream(&program, bytes)))
-        return NULL;
-    fwrite(code, 1, n, f);
-    fprintf(f, "\n%s\n", tests);
-    if (*proof)
-        fprintf(f, "import os as _os, sys as _sys\n_sys.stdout.flush(); _os.write(1, b'\\n%s\\n')\n", proof);
-    if (ferror(f) | fclose(f)) {
-        free(program);
-        return NULL;
-    }
-    return program;
-}
-
-int scorer_run_tests(const struct scorer *s, const struct row *task, const char *text, struct verdict *v, struct plm_status *st)
-{
-    *v = (struct verdict){.outcome = OUTCOME_MISSING};
-    if (!task->tests)
-        return status_set(st, PLM_EINVAL, "the task has no \"tests\" to run");
-    /* A program that ends itself with status 0 before the tests are over must not pass: the last line says a number that only it can know. */
-    unsigned char secret[16];
-    char proof[2 * sizeof secret + 1] = "";
-    if (s->prove) {
-        if (getrandom(secret, sizeof secret, 0) != sizeof secret)
-            return status_set(st, PLM_EIO, "the system gives no random numbers");
-        for (size_t i = 0; i < sizeof secret; i++)
-            snprintf(proof + 2 * i, 3, "%02x", secret[i]);
-    }
-    size_t bytes;
-    char *program = make_program(text, task->tests, proof, &bytes);
-    if (!program)
-        return status_no_memory(st, strlen(text) + strlen(task->tests), "a program");
-    struct sandbox_limits limits = sandbox_limits_default();
-    limits.timeout_s = s->timeout_s;
-    limits.child.memory_bytes = s->memory_bytes;
-    limits.child.processes = s->processes;
+    char *program;
+    const int bytes = asprintf(&program, "%.*s\n%s\n", (int)n, code, task->tests);
+    if (bytes < 0)
+        return status_no_memory(st, n + strlen(task->tests), "a program");
+    const struct sandbox_program p = {.argv = s->program.argv, .input = program, .input_bytes = (size_t)bytes};
     struct sandbox_result r;
-    int code = sandbox_run(&r, s->program.argv, program, bytes, &limits, st);
+    const int failed = sandbox_run(&r, &p, limits, st);
     free(program);
-    if (code)
-        return code;
-    v->outcome = r.end == SANDBOX_TIMEOUT ? OUTCOME_TIMEOUT : r.end == SANDBOX_SIGNALLED ? OUTCOME_CRASH : OUTCOME_SCORED;
+    if (failed)
+        return failed;
+    v->outcome = outcome_of(&r);
     v->missing = r.missing;
-    v->score = r.end == SANDBOX_EXITED && r.status == 0 && (!s->prove || memmem(r.output, r.output_bytes, proof, strlen(proof)));
+    v->score = r.end == SANDBOX_EXITED && r.status == 0;
     if (v->score == 0)
         explain(s, &r, v->why);
     sandbox_result_free(&r);
     return PLM_OK;
+}
+
+int scorer_run_tests(const struct scorer *s, struct judge *judge, const struct row *task, const char *text, struct verdict *v,
+                     struct plm_status *st)
+{
+    *v = (struct verdict){.outcome = OUTCOME_MISSING};
+    if (!task->tests)
+        return status_set(st, PLM_EINVAL, "the task has no \"tests\" to run");
+    struct sandbox_limits limits = sandbox_limits_default();
+    limits.timeout_s = s->timeout_s;
+    limits.child.memory_bytes = s->memory_bytes;
+    limits.child.processes = s->processes;
+    if (s->judged)
+        return run_judged(s, judge, task, text, &limits, v, st);
+    return run_whole(s, task, text, &limits, v, st);
 }
