@@ -91,7 +91,7 @@ static int load_tokenizer(struct build *b, struct plm_status *st)
         code = tokenizer_from_json(&b->tokenizer, (const char *)file.data, file.size, path, st);
     mapped_close(&file);
     if (!code && (b->eos = tokenizer_eos(b->tokenizer)) < 0)
-        code = status_set(st, PLM_EINVAL, "tokenizer '%s' has no token <|endoftext|> to end documents with", path);
+        code = status_set(st, PLM_EINVAL, "tokenizer '%s' has no token to end documents with: no <|endoftext|>, and no eos_token in a tokenizer_config.json beside it", path);
     free(path);
     return code;
 }

@@ -17,7 +17,7 @@
 struct build_options {
     const char *const *inputs; /* files and directories */
     int n_inputs;
-    const char *tokenizer_path; /* tokenizer.json, or a directory that has one; its <|endoftext|> ends documents */
+    const char *tokenizer_path; /* tokenizer.json, or a directory that has one; its end of text (tokenizer_eos) ends documents */
     const char *directory;
     const char *name;           /* of the data set; NULL: "" */
     const char *valid_text;     /* write the held-out text to this file, documents joined; NULL: no */

@@ -124,6 +124,7 @@ struct answering {
     struct settings *settings;
     struct scorer *verifier;             /* NULL: none */
     struct completer *completer;
+    struct end_tokens ends;
     struct answer_set answers;
     struct strategy_counts counts;
     struct scorer_stats scored;
@@ -176,7 +177,7 @@ static int read_questions(struct answering *g, struct plm_status *st)
 static int open_all(struct answering *g, struct plm_status *st)
 {
     const struct arguments *a = g->a;
-    int32_t ends[2];
+    int32_t turn_end = -1;
     int code = set_strategy(&g->s, a, st);
     if (!code)
         code = open_verifier(g, st);
@@ -192,20 +193,22 @@ static int open_all(struct answering *g, struct plm_status *st)
     if (!code && !g->model->tokenizer)
         code = status_set(st, PLM_EUNSUPPORTED, "the model came without a tokenizer: put tokenizer.json beside the weights");
     if (!code)
-        code = chat_template_end(g->chat, g->model->tokenizer, &ends[0], st);
+        code = chat_template_end(g->chat, g->model->tokenizer, &turn_end, st);
+    if (!code)
+        code = end_tokens_with(&g->ends, &g->model->ends, turn_end, st);
     if (code)
         return code;
     g->s.chat = g->chat, g->s.refine = g->refine, g->s.max_tokens = a->max_tokens, g->s.seed = a->sampling.seed;
     const int64_t answers = (a->file ? g->tasks.n : 1) * g->s.chains;
-    ends[1] = plm_token_eos(g->model);
     const struct completer_options o = {.n_threads = a->threads, .max_batch = answers < a->batch ? (int)answers : a->batch, .context = a->context,
-                                        .sampling = a->sampling, .end_tokens = ends, .n_end_tokens = 1 + (ends[1] >= 0)};
+                                        .sampling = a->sampling, .end_tokens = g->ends.ids, .n_end_tokens = g->ends.n};
     return completer_create(&g->completer, g->model, &o, st);
 }
 
 static void close_all(struct answering *g)
 {
     completer_destroy(g->completer);
+    free(g->ends.ids);
     answer_set_free(&g->answers);
     scorer_close(g->verifier);
     if (g->settings)

@@ -133,9 +133,10 @@ static int take(struct chat *c, struct stop_text *t, int32_t token, bool *done, 
 {
     const char *bytes;
     c->open = token != c->turn_end;
-    *done = !c->open || token == plm_token_eos(c->model);
-    const size_t n = *done ? 0 : plm_token_bytes(c->model, token, false, &bytes);
-    const int code = *done ? PLM_OK : stop_text_add(t, bytes, n, done, st);
+    *done = !c->open || plm_token_ends(c->model, token);
+    const size_t n = plm_token_bytes(c->model, token, true, &bytes);
+    const bool hidden = plm_token_bytes(c->model, token, false, &bytes) == 0;
+    const int code = *done ? PLM_OK : stop_text_add(t, bytes, n, hidden, done, st);
     if (!code)
         show(t, *done ? t->length : stop_text_certain(t));
     return code;
@@ -168,7 +169,7 @@ static int answer(struct chat *c, struct plm_status *st)
     if (text.data)
         show(&text, text.length);
     interrupt_release();
-    free(text.data);
+    stop_text_free(&text);
     putchar('\n');
     fflush(stdout);
     return code;

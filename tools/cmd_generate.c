@@ -41,7 +41,7 @@ static const struct argp_option options[] = {
     {"session", OPT_SESSION, "FILE", 0, "keep the cache there: what the prompt has in common with it is not computed again", 0},
     {"threads", 't', "N", 0, "threads; 0: one per processor (default)", 0},
     {"json", OPT_JSON, 0, 0, "print one JSON object per prompt, with text, token ids and timings, instead of the text", 0},
-    {"ignore-eos", OPT_IGNORE_EOS, 0, 0, "go on after the end-of-text token", 0},
+    {"ignore-eos", OPT_IGNORE_EOS, 0, 0, "go on after a token that ends a text", 0},
     {"special", OPT_SPECIAL, 0, 0, "read special tokens such as <|im_start|> in the prompt, and print them", 0},
     {0},
 };

@@ -14,12 +14,13 @@ int eval_model_open(struct eval_model *e, const char *path, int context, int thr
     int code = open_model(&e->model, path, NULL, st);
     if (code)
         return code;
-    e->start = plm_token_eos(e->model);
+    const bool begins = e->model->tokenizer && tokenizer_marks(e->model->tokenizer)->add_bos;
+    e->start = begins ? plm_token_bos(e->model) : plm_token_eos(e->model);
     if (!e->model->tokenizer)
         return status_set(st, PLM_EUNSUPPORTED,
                           "'%s' came without a tokenizer: texts cannot be evaluated; put tokenizer.json beside the weights", path);
     if (e->start < 0)
-        return status_set(st, PLM_EUNSUPPORTED, "the tokenizer of '%s' has no <|endoftext|>, after which every text is evaluated",
+        return status_set(st, PLM_EUNSUPPORTED, "the files of '%s' declare no token that ends or begins a text, after which every text is evaluated",
                           path);
     e->context = (size_t)(context ? context : plm_model_context_length(e->model));
     e->threads = threads;

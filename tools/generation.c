@@ -37,7 +37,7 @@ void generation_close(struct generation *g)
         struct sample *s = &g->samples[i];
         sequence_destroy(s->sequence);
         free(s->logits);
-        free(s->text.data);
+        stop_text_free(&s->text);
         free(s->tokens);
         free(s->log_probs);
         free(s->top);
@@ -106,11 +106,12 @@ static int take(struct generation *g, struct sample *s, int32_t token, const flo
     g->generated++;
     if (code)
         return code;
-    if (token == plm_token_eos(g->model) && !o->ignore_eos) {
+    if (plm_token_ends(g->model, token) && !o->ignore_eos) {
         s->finish = "eos";
     } else {
-        const size_t n = plm_token_bytes(g->model, token, o->special, &bytes);
-        code = stop_text_add(&s->text, bytes, n, &stopped, st);
+        const size_t n = plm_token_bytes(g->model, token, true, &bytes);
+        const bool hidden = !o->special && plm_token_bytes(g->model, token, false, &bytes) == 0;
+        code = stop_text_add(&s->text, bytes, n, hidden, &stopped, st);
         if (stopped)
             s->finish = "stop";
         else if (o->max_tokens && s->n >= (size_t)o->max_tokens)
@@ -203,7 +204,8 @@ static void start(struct generation *g, int n)
 {
     g->n_prompt = g->reused = g->generated = 0;
     for (int i = 0; i < g->o->samples; i++) {
-        g->samples[i].n = g->samples[i].text.length = 0;
+        g->samples[i].n = 0;
+        stop_text_clear(&g->samples[i].text);
         g->samples[i].finish = i < n ? NULL : "unused";
     }
 }

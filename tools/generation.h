@@ -30,7 +30,7 @@ struct sample {
     struct sequence *sequence;
     float *logits;           /* (V) for the next token */
     struct stop_text text;
-    int32_t *tokens;         /* (n) generated, when kept; with the end-of-text token that ended it */
+    int32_t *tokens;         /* (n) generated, when kept; with the end token that ended it */
     double *log_probs;       /* (n) */
     int32_t *top;            /* (n, logprobs) */
     double *top_log_probs;   /* (n, logprobs) */

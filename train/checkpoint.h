@@ -2,6 +2,7 @@
  *
  *     config.json            hyper-parameters, Hugging Face layout
  *     tokenizer.json         copied
+ *     generation_config.json, tokenizer_config.json: the tokens that begin and end a text
  *     model.safetensors      weights, F32, Hugging Face names
  *     optimizer.safetensors  "m.<tensor>", "v.<tensor>", F32 (sharded state becomes optimizer-00000-of-0000N.safetensors)
  *     trainer.json           struct trainer_state
@@ -36,7 +37,7 @@ struct checkpoint {
     int (*write_more)(void *ctx, const char *dir, const char **names, int *n_names, struct plm_status *st);
     void *ctx;
 };
-#define CHECKPOINT_MORE 8
+#define CHECKPOINT_MORE 10
 
 /* Write RUN/step-NNNNNNNN (created when missing; one of the same step is replaced), then remove the oldest complete ones
  * beyond `keep` (0: keep all), never this one. On an error (disk full) the temporary directory is removed and older

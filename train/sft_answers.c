@@ -22,18 +22,20 @@ struct sft_answers {
 
 static int create_completer(struct sft_answers *a, const struct sft_renderer *r, struct plm_status *st)
 {
-    int32_t ends[2];
-    int n_ends = 1;
-    int code = chat_template_end(r->chat, r->tokenizer, &ends[0], st);
-    const int32_t eos = tokenizer_eos(r->tokenizer);
-    if (eos >= 0 && eos != ends[0])
-        ends[n_ends++] = eos;
+    struct end_tokens ends = {0};
+    int32_t turn_end = -1;
+    int code = chat_template_end(r->chat, r->tokenizer, &turn_end, st);
+    if (!code)
+        code = end_tokens_with(&ends, &a->t->view.ends, turn_end, st);
     struct plm_sampling sampling = plm_sampling_default();
     sampling.temperature = (float)a->c->temperature;
     sampling.top_p = 1;
-    const struct completer_options o = {.n_threads = pool_size(a->t->pool), .max_batch = a->c->batch, .sampling = sampling, .end_tokens = ends,
-        .n_end_tokens = n_ends, .packed = true};
-    return code ? code : completer_create(&a->completer, &a->t->view, &o, st);
+    const struct completer_options o = {.n_threads = pool_size(a->t->pool), .max_batch = a->c->batch, .sampling = sampling, .end_tokens = ends.ids,
+        .n_end_tokens = ends.n, .packed = true};
+    if (!code)
+        code = completer_create(&a->completer, &a->t->view, &o, st); /* copies the end tokens */
+    free(ends.ids);
+    return code;
 }
 
 /* A prompt and the answer have to fit the context: say so now, not at the first evaluation. */

@@ -63,7 +63,24 @@ static int load_tokenizer(struct trainer *t, struct plm_status *st)
     int code = file_read_text(&t->tokenizer_text, &t->tokenizer_bytes, path, TOKENIZER_LIMIT, st);
     if (!code)
         code = tokenizer_from_json(&t->tokenizer, t->tokenizer_text, t->tokenizer_bytes, path, st);
+    if (!code)
+        code = tokenizer_read_config(t->tokenizer, path, st);
     return code ? code : sha256_bytes(t->tokenizer_text, t->tokenizer_bytes, t->tokenizer_sha256, st);
+}
+
+/* What ends a text of the model that the run begins with ends one of every checkpoint. */
+static int load_ends(struct trainer *t, const struct model_config *model, struct plm_status *st)
+{
+    int code = end_tokens_read_directory(&t->view.ends, t->tokenizer, model->vocab_size, t->o.model_path, st);
+    if (code)
+        return code;
+    t->generation_config = end_tokens_generation_config(&t->view.ends, t->tokenizer);
+    t->tokenizer_config = end_tokens_tokenizer_config(t->tokenizer);
+    if (!t->generation_config || !t->tokenizer_config)
+        return status_no_memory(st, 0, "the ends of a text");
+    trainer_add_text(t, "generation_config.json", t->generation_config);
+    trainer_add_text(t, "tokenizer_config.json", t->tokenizer_config);
+    return PLM_OK;
 }
 
 /* What a checkpoint of this run holds. With LoRA the optimizer's file has the adapters as well: they are what continues. */
@@ -165,6 +182,8 @@ int trainer_open(struct trainer *t, const struct trainer_options *o, struct comm
         code = status_set(st, PLM_EINVAL, "tokenizer '%s' has %d tokens, model.vocab_size is %d", o->tokenizer ? o->tokenizer : o->model_path,
                           (int)tokenizer_vocab_size(t->tokenizer), model.vocab_size);
     if (!code)
+        code = load_ends(t, &model, st);
+    if (!code)
         code = pool_create(&t->pool, o->threads, st);
     matmul_select(&t->matmul);
     if (!code)
@@ -179,7 +198,7 @@ int trainer_open(struct trainer *t, const struct trainer_options *o, struct comm
     if (code)
         return code;
     t->first_step = t->state.step;
-    t->view = (struct plm_model){.config = t->step.config, .table = t->step.table, .weights = t->step.bound, .tokenizer = t->tokenizer};
+    t->view = (struct plm_model){.config = t->step.config, .table = t->step.table, .weights = t->step.bound, .tokenizer = t->tokenizer, .ends = t->view.ends};
     code = comm_agree(comm, open_files(t, st), st);
     if (code || comm->rank != 0)
         return code;
@@ -210,6 +229,9 @@ void trainer_close(struct trainer *t)
     pool_destroy(t->pool);
     tokenizer_free(t->tokenizer);
     free(t->tokenizer_text);
+    free(t->view.ends.ids);
+    free(t->generation_config);
+    free(t->tokenizer_config);
     if (t->comm && t->lock >= 0)
         close(t->lock);
     *t = (struct trainer){.lock = -1};

@@ -40,7 +40,7 @@ struct trainer_options {
 struct trainer_text {
     const char *name, *text;          /* the caller's, until trainer_close */
 };
-#define TRAINER_TEXTS 4
+#define TRAINER_TEXTS 6
 
 struct trainer {
     struct trainer_options o;
@@ -67,6 +67,7 @@ struct trainer {
     struct plm_model view;            /* the weights as the core's model, for sampling and scoring between steps; decodes dense */
     struct trainer_text texts[TRAINER_TEXTS]; /* (n_texts) */
     int n_texts;
+    char *generation_config, *tokenizer_config; /* two of the texts: what ends a text of this model */
 };
 
 /* Open everything and load: the newest checkpoint of the run, model_path, or random weights. Free with trainer_close, also after an error. Collective. */

@@ -16,6 +16,7 @@ struct answering {
     const struct plm_model *model;
     struct plm_answer_options o;
     struct candidate *chains; /* (parallel) */
+    struct end_tokens ends;
 };
 
 static int take(void *ctx, const struct strategy_answer *a, struct plm_status *st)
@@ -39,7 +40,7 @@ static int show(void *ctx, int64_t question, int chain, int turn, int32_t token,
 {
     const struct answering *g = ctx;
     const char *bytes;
-    const size_t n = plm_token_bytes(g->model, token, false, &bytes);
+    const size_t n = end_tokens_has(&g->ends, token) ? 0 : plm_token_bytes(g->model, token, false, &bytes);
     (void)question;
     return n == 0 || g->o.text(g->o.ctx, chain, turn, bytes, n) ? PLM_OK : status_set(st, PLM_ESTOPPED, "the answer was stopped");
 }
@@ -106,10 +107,12 @@ static int choose(struct answering *g, char **answer, struct plm_status *st)
 static int run(struct answering *g, struct strategy *s, const struct strategy_question *q, char **answer, struct plm_status *st)
 {
     struct completer *c = NULL;
-    int32_t ends[2] = {0, plm_token_eos(g->model)};
-    int code = chat_template_end(s->chat, g->model->tokenizer, &ends[0], st);
+    int32_t turn_end = -1;
+    int code = chat_template_end(s->chat, g->model->tokenizer, &turn_end, st);
+    if (!code)
+        code = end_tokens_with(&g->ends, &g->model->ends, turn_end, st);
     const struct completer_options co = {.n_threads = g->o.n_threads, .max_batch = g->o.parallel, .context = g->o.context, .sampling = *g->o.sampling,
-                                         .end_tokens = ends, .n_end_tokens = 1 + (ends[1] >= 0)};
+                                         .end_tokens = g->ends.ids, .n_end_tokens = g->ends.n};
     if (!code)
         code = completer_create(&c, g->model, &co, st);
     if (!code)
@@ -156,6 +159,7 @@ int plm_answer(const struct plm_model *model, const struct plm_message *messages
     for (int i = 0; i < g.o.parallel && g.chains; i++)
         free(g.chains[i].text);
     free(g.chains);
+    free(g.ends.ids);
     free(m);
     chat_template_free(chat);
     refine_template_free(refine);

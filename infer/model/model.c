@@ -160,6 +160,8 @@ static int open_directory(struct plm_model *m, const char *path, struct plm_stat
         return code;
     snprintf(file, sizeof file, "%s/tokenizer.json", path);
     code = open_tokenizer_json(m, file, st);
+    if (!code && m->tokenizer)
+        code = tokenizer_read_config(m->tokenizer, file, st);
     if (code)
         return code;
     return safetensors_set_open(&m->safetensors, path, st);
@@ -175,6 +177,21 @@ static int open_gguf(struct plm_model *m, const char *path, struct plm_status *s
     return code;
 }
 
+/* What the model's files say, and the end of a turn in the template it was trained with. */
+static int read_ends(struct plm_model *m, const char *path, struct plm_status *st)
+{
+    struct chat_template *chat = NULL;
+    int32_t turn_end = -1;
+    int code = m->gguf ? end_tokens_read_gguf(&m->ends, m->tokenizer, m->config.vocab_size, m->gguf, st)
+                       : end_tokens_read_directory(&m->ends, m->tokenizer, m->config.vocab_size, path, st);
+    if (code || !m->chat_template || !m->tokenizer)
+        return code;
+    if (model_chat_template(&chat, m, NULL, NULL) == PLM_OK && chat_template_end(chat, m->tokenizer, &turn_end, NULL) == PLM_OK)
+        code = end_tokens_add(&m->ends, turn_end, st); /* a template that is no good is an error where it is used */
+    chat_template_free(chat);
+    return code;
+}
+
 int plm_model_open(struct plm_model **out, const char *path, struct plm_status *st)
 {
     *out = NULL;
@@ -187,6 +204,8 @@ int plm_model_open(struct plm_model **out, const char *path, struct plm_status *
     int code = S_ISDIR(info.st_mode) ? open_directory(m, path, st) : open_gguf(m, path, st);
     if (!code)
         code = model_read_templates(m, path, st);
+    if (!code)
+        code = read_ends(m, path, st);
     if (!code)
         code = tensor_table_build(&m->table, &m->config, 1, st);
     if (!code)
@@ -211,6 +230,7 @@ void plm_model_close(struct plm_model *m)
     if (!m)
         return;
     tokenizer_free(m->tokenizer);
+    free(m->ends.ids);
     free(m->chat_template);
     free(m->refine_template);
     neurons_free(m->neurons);
@@ -226,8 +246,8 @@ int plm_model_vocab_size(const struct plm_model *m) { return m->config.vocab_siz
 
 int plm_model_context_length(const struct plm_model *m) { return m->config.max_position_embeddings; }
 
-int plm_tokenize(const struct plm_model *m, const char *text, size_t text_bytes, bool parse_special, int32_t *tokens, size_t capacity,
-                 size_t *n_tokens, struct plm_status *st)
+static int tokenize(const struct plm_model *m, const char *text, size_t text_bytes, bool whole, bool parse_special, int32_t *tokens,
+                    size_t capacity, size_t *n_tokens, struct plm_status *st)
 {
     *n_tokens = 0;
     if (!m->tokenizer)
@@ -237,7 +257,8 @@ int plm_tokenize(const struct plm_model *m, const char *text, size_t text_bytes,
     int code = encoder_create(&e, m->tokenizer, st);
     if (code)
         return code;
-    code = encoder_encode(e, text, text_bytes, parse_special, &ids, st);
+    code = whole ? encoder_encode_whole(e, text, text_bytes, parse_special, &ids, st)
+                 : encoder_encode(e, text, text_bytes, parse_special, &ids, st);
     encoder_free(e);
     if (!code) {
         *n_tokens = ids.length;
@@ -250,6 +271,18 @@ int plm_tokenize(const struct plm_model *m, const char *text, size_t text_bytes,
     return code;
 }
 
+int plm_tokenize(const struct plm_model *m, const char *text, size_t text_bytes, bool parse_special, int32_t *tokens, size_t capacity,
+                 size_t *n_tokens, struct plm_status *st)
+{
+    return tokenize(m, text, text_bytes, true, parse_special, tokens, capacity, n_tokens, st);
+}
+
+int plm_tokenize_piece(const struct plm_model *m, const char *text, size_t text_bytes, bool parse_special, int32_t *tokens, size_t capacity,
+                       size_t *n_tokens, struct plm_status *st)
+{
+    return tokenize(m, text, text_bytes, false, parse_special, tokens, capacity, n_tokens, st);
+}
+
 size_t plm_token_bytes(const struct plm_model *m, int32_t token, bool special, const char **bytes)
 {
     size_t length = 0;
@@ -258,4 +291,18 @@ size_t plm_token_bytes(const struct plm_model *m, int32_t token, bool special, c
     return *bytes && (special || !is_special) ? length : 0;
 }
 
-int32_t plm_token_eos(const struct plm_model *m) { return m->tokenizer ? tokenizer_eos(m->tokenizer) : -1; }
+int32_t plm_token_eos(const struct plm_model *m)
+{
+    const int32_t eos = m->tokenizer ? tokenizer_eos(m->tokenizer) : -1;
+    return eos < 0 && m->ends.n ? m->ends.ids[0] : eos;
+}
+
+int32_t plm_token_bos(const struct plm_model *m) { return m->tokenizer ? tokenizer_marks(m->tokenizer)->bos : -1; }
+
+const int32_t *plm_end_tokens(const struct plm_model *m, size_t *n)
+{
+    *n = (size_t)m->ends.n;
+    return m->ends.ids;
+}
+
+bool plm_token_ends(const struct plm_model *m, int32_t token) { return end_tokens_has(&m->ends, token); }

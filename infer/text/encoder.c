@@ -316,3 +316,32 @@ int encoder_encode(struct encoder *e, const char *text, size_t length, bool pars
     }
     return encode_text(e, text + begin, length - begin, ids, st);
 }
+
+static int append_id(struct token_list *ids, int32_t id, struct plm_status *st)
+{
+    int code = list_reserve(ids, 1, st);
+    if (!code)
+        ids->data[ids->length++] = id;
+    return code;
+}
+
+int encoder_begin(struct encoder *e, struct token_list *ids, struct plm_status *st)
+{
+    const struct tokenizer_marks *m = &e->t->marks;
+    return m->add_bos && ids->length == 0 ? append_id(ids, m->bos, st) : PLM_OK;
+}
+
+int encoder_encode_whole(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids,
+                         struct plm_status *st)
+{
+    const struct tokenizer_marks *m = &e->t->marks;
+    int code = encoder_begin(e, ids, st);
+    const size_t first = ids->length;
+    if (!code)
+        code = encoder_encode(e, text, length, parse_special, ids, st);
+    if (!code && m->add_bos && first > 0 && ids->length > first && ids->data[first - 1] == m->bos && ids->data[first] == m->bos)
+        memmove(ids->data + first, ids->data + first + 1, (--ids->length - first) * sizeof *ids->data);
+    if (!code && m->add_eos && (ids->length == first || ids->data[ids->length - 1] != m->eos))
+        code = append_id(ids, m->eos, st);
+    return code;
+}

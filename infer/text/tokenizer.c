@@ -214,6 +214,7 @@ int tokenizer_create(struct tokenizer **out, const char *const *token_bytes, con
     if (!t)
         return status_no_memory(st, sizeof *t, "a tokenizer");
     t->n_vocab = n_tokens;
+    t->marks.bos = t->marks.eos = -1;
     for (int i = 0; i < n_specials; i++)
         if (specials[i].id >= t->n_vocab)
             t->n_vocab = specials[i].id + 1;
@@ -304,9 +305,12 @@ int32_t tokenizer_special_id(const struct tokenizer *t, const char *text)
     return -1;
 }
 
-int32_t tokenizer_eos(const struct tokenizer *t)
+int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t length)
 {
-    return tokenizer_special_id(t, "<|endoftext|>");
+    for (int32_t id = 0; id < t->n_vocab; id++)
+        if (t->flags[id] && token_length(t, id) == length && !memcmp(t->bytes + t->start[id], text, length))
+            return id;
+    return -1;
 }
 
 /* GPT-2's table: bytes that print as themselves in Latin-1 stay, the others take the code points from 256 on, in order. */

@@ -27,7 +27,7 @@ void tokenizer_free(struct tokenizer *t);
 /* tokenizer.json in the Hugging Face layout (NFC normaliser, Qwen2 Split + ByteLevel, BPE model with merges as "a b" or
  * ["a","b"], added_tokens). A pipeline this splitter does not implement is PLM_EUNSUPPORTED and says which part. */
 int tokenizer_from_json(struct tokenizer **out, const char *text, size_t length, const char *where, struct plm_status *st);
-/* The same from a file, or from the tokenizer.json of a directory. */
+/* The same from a file, or from the tokenizer.json of a directory, with the tokenizer_config.json beside it. */
 int tokenizer_open(struct tokenizer **out, const char *path, struct plm_status *st);
 /* Loadable by Hugging Face tokenizers. malloc'ed; the caller frees. NULL when out of memory. */
 char *tokenizer_to_json(const struct tokenizer *t, size_t *length);
@@ -38,7 +38,25 @@ void tokenizer_merge(const struct tokenizer *t, int32_t rank, int32_t *left, int
 /* Raw bytes of a token; NULL and 0 for an id that no token has. *special may be NULL. */
 const char *tokenizer_token(const struct tokenizer *t, int32_t id, size_t *length, bool *special);
 int32_t tokenizer_special_id(const struct tokenizer *t, const char *text); /* -1 when there is none */
-int32_t tokenizer_eos(const struct tokenizer *t); /* "<|endoftext|>", -1 when absent */
+int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t length); /* any token with these bytes; -1: none */
+
+/* What a tokenizer's files say about the two ends of a text. */
+struct tokenizer_marks {
+    int32_t bos, eos;       /* -1: not said */
+    bool add_bos, add_eos;  /* every whole text begins with bos, ends with eos */
+};
+
+const struct tokenizer_marks *tokenizer_marks(const struct tokenizer *t);
+/* `where` names their source in messages. PLM_EFORMAT: an id is outside the vocabulary, or a token is to be added that is not known. */
+int tokenizer_set_marks(struct tokenizer *t, const struct tokenizer_marks *marks, const char *where, struct plm_status *st);
+
+/* Take bos_token, eos_token, add_bos_token and add_eos_token from the tokenizer_config.json beside `path`, a tokenizer.json; nothing when
+ * there is no such file. They go before what tokenizer.json says. */
+int tokenizer_read_config(struct tokenizer *t, const char *path, struct plm_status *st);
+
+/* The token that ends a text (a document, not a turn of a chat): the one that was declared, else an added token with one of the usual
+ * spellings, "<|endoftext|>" first; -1: none. */
+int32_t tokenizer_eos(const struct tokenizer *t);
 /* The printable GPT-2 form of a token's raw bytes (byte <-> unicode table), as vocab files hold it. Returns the length;
  * writes at most capacity bytes, no NUL. And back: returns the number of raw bytes, or -1 for a character that is not in the
  * table. */
@@ -60,6 +78,13 @@ void encoder_free(struct encoder *e);
  * not UTF-8 pass through and are encoded byte by byte. */
 int encoder_encode(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids,
                    struct plm_status *st);
+
+/* A whole text, as a prompt or a document: what encoder_encode gives, with the tokens around it that the tokenizer asks for
+ * (tokenizer_marks). A beginning that is parsed from the text, or that is in the list already, is not doubled. */
+int encoder_encode_whole(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids,
+                         struct plm_status *st);
+/* The first half of it: append the beginning of a text, where there is one to be added and the list is empty. A rendered chat begins so. */
+int encoder_begin(struct encoder *e, struct token_list *ids, struct plm_status *st);
 
 /* Ids back to bytes, appended to a malloc'ed, NUL-terminated buffer. An unknown id is PLM_EINVAL with its index. */
 int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool with_special, char **out, size_t *length,

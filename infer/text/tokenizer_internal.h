@@ -35,6 +35,7 @@ struct tokenizer {
     int32_t *added;        /* (n_added), longest first, so that the first match is the longest */
     int n_added;
     bool added_first_byte[256];
+    struct tokenizer_marks marks;
 };
 
 static inline size_t token_length(const struct tokenizer *t, int32_t id)

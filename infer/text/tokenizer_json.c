@@ -274,17 +274,18 @@ int tokenizer_open(struct tokenizer **out, const char *path, struct plm_status *
 {
     struct stat info;
     struct mapped_file file;
+    char *full;
     *out = NULL;
-    bool is_directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-    size_t size = strlen(path) + sizeof "/tokenizer.json";
-    char *full = malloc(size);
-    if (!full)
-        return status_no_memory(st, size, "a path");
-    snprintf(full, size, "%s%s", path, is_directory ? "/tokenizer.json" : "");
+    if (asprintf(&full, "%s%s", path, stat(path, &info) == 0 && S_ISDIR(info.st_mode) ? "/tokenizer.json" : "") < 0)
+        return status_no_memory(st, strlen(path) + 32, "a path");
     int code = mapped_open(&file, full, st);
     if (!code) {
         code = tokenizer_from_json(out, (const char *)file.data, file.size, full, st);
         mapped_close(&file);
+    }
+    if (!code && (code = tokenizer_read_config(*out, full, st))) {
+        tokenizer_free(*out);
+        *out = NULL;
     }
     free(full);
     return code;

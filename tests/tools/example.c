@@ -26,7 +26,7 @@ int main(int argc, char **argv)
         code = plm_session_append(session, tokens, n, &st);
         if (!code)
             code = plm_session_sample(session, &greedy, &tokens[0], &st);
-        if (code || tokens[0] == plm_token_eos(model))
+        if (code || plm_token_ends(model, tokens[0]))
             break;
         n = plm_token_bytes(model, tokens[0], false, &bytes);
         fwrite(bytes, 1, n, stdout);

@@ -49,7 +49,7 @@ static void pieces_do_not_matter(void **state)
                     size_t n = 1;
                     while (at + n < length && !(cuts >> (at + n - 1) & 1))
                         n++;
-                    assert_int_equal(stop_text_add(&t, texts[k] + at, n, &stopped, NULL), PLM_OK);
+                    assert_int_equal(stop_text_add(&t, texts[k] + at, n, false, &stopped, NULL), PLM_OK);
                     at += n;
                     const size_t certain = stopped || at == length ? t.length : stop_text_certain(&t);
                     assert_true(certain <= t.length);
@@ -61,7 +61,7 @@ static void pieces_do_not_matter(void **state)
                 /* a piece may end two stop strings: then the text ends before the one that begins first */
                 assert_true(one_byte_pieces ? n_shown == end : n_shown <= end);
                 assert_memory_equal(shown, texts[k], n_shown);
-                free(t.data);
+                stop_text_free(&t);
             }
         }
 }
@@ -72,19 +72,59 @@ static void nothing_and_whole_texts(void **state)
     static const char *const stops[] = {"stop"};
     struct stop_text t = {.stops = stops, .n_stops = 1};
     bool stopped;
-    assert_int_equal(stop_text_add(&t, "", 0, &stopped, NULL), PLM_OK);
+    assert_int_equal(stop_text_add(&t, "", 0, false, &stopped, NULL), PLM_OK);
     assert_false(stopped);
-    assert_int_equal(stop_text_add(&t, "no st", 5, &stopped, NULL), PLM_OK);
+    assert_int_equal(stop_text_add(&t, "no st", 5, false, &stopped, NULL), PLM_OK);
     assert_int_equal(stop_text_certain(&t), 3);
-    assert_int_equal(stop_text_add(&t, "op", 2, &stopped, NULL), PLM_OK);
+    assert_int_equal(stop_text_add(&t, "op", 2, false, &stopped, NULL), PLM_OK);
     assert_true(stopped);
     assert_int_equal(t.length, 3);
     assert_memory_equal(t.data, "no ", 3);
-    free(t.data);
+    stop_text_free(&t);
+}
+
+/* A special token that is not shown still makes or breaks a stop string, and what was held back before it can be cut. */
+static void hidden_pieces(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pieces[5]; /* one that begins with '!' is hidden, without it */
+        const char *shown;
+        bool stopped;
+    } cases[] = {
+        {{"ab", "!<end>", "cd"}, "ab", true},
+        {{"ab", "!<e", "nd>"}, "ab", true},
+        {{"x\n", "!Q:"}, "x", true},          /* spans both kinds */
+        {{"x\n", "!", "Q:"}, "x", true},
+        {{"x\n", "!|", "Q:"}, "x\nQ:", false}, /* what is hidden stands between */
+        {{"a<", "!b", "end>"}, "a<end>", false},
+        {{"!<end", "b"}, "b", false},
+    };
+    static const char *const stops[] = {"<end>", "\nQ:"};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        struct stop_text t = {.stops = stops, .n_stops = 2};
+        char shown[32] = "";
+        bool stopped = false;
+        for (int i = 0; i < 5 && cases[k].pieces[i] && !stopped; i++) {
+            const bool hidden = cases[k].pieces[i][0] == '!';
+            const char *text = cases[k].pieces[i] + hidden;
+            assert_int_equal(stop_text_add(&t, text, strlen(text), hidden, &stopped, NULL), PLM_OK);
+            const size_t certain = stopped ? t.length : stop_text_certain(&t);
+            strncat(shown, t.data ? t.data : "", certain);
+            stop_text_drop(&t, certain);
+        }
+        strncat(shown, t.data ? t.data : "", t.length);
+        assert_string_equal(shown, cases[k].shown);
+        assert_int_equal(stopped, cases[k].stopped);
+        stop_text_clear(&t);
+        assert_int_equal(t.length, 0);
+        stop_text_free(&t);
+    }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(pieces_do_not_matter), cmocka_unit_test(nothing_and_whole_texts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(pieces_do_not_matter), cmocka_unit_test(nothing_and_whole_texts),
+                                       cmocka_unit_test(hidden_pieces)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@ static int complete(struct edge *e, const char *line, struct plm_status *st)
         code = plm_session_append(e->session, e->tokens, n, st);
         if (!code)
             code = plm_session_sample(e->session, &e->sampling, &e->tokens[0], st);
-        if (code || e->tokens[0] == plm_token_eos(e->model) || plm_session_length(e->session) == e->capacity)
+        if (code || plm_token_ends(e->model, e->tokens[0]) || plm_session_length(e->session) == e->capacity)
             break;
         const char *bytes;
         const size_t length = plm_token_bytes(e->model, e->tokens[0], false, &bytes);

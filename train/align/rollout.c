@@ -147,13 +147,14 @@ static int clear_claims(const struct rollout *r, int64_t chunks, struct plm_stat
 
 static int make_missing(const struct rollout *r, const int64_t *list, int64_t n, int64_t chunks, struct rollout_stats *stats, struct plm_status *st)
 {
-    int32_t ends[2];
-    struct completer_options o = {.n_threads = pool_size(r->t->pool), .max_batch = r->o->batch, .sampling = r->o->sampling, .end_tokens = ends, .packed = true};
+    struct end_tokens ends = {0};
+    int32_t turn_end = -1;
+    struct completer_options o = {.n_threads = pool_size(r->t->pool), .max_batch = r->o->batch, .sampling = r->o->sampling, .packed = true};
     struct completer *completer = NULL;
-    int code = chat_template_end(r->chat, r->t->tokenizer, &ends[0], st);
-    o.n_end_tokens = 1;
-    if (tokenizer_eos(r->t->tokenizer) >= 0)
-        ends[o.n_end_tokens++] = tokenizer_eos(r->t->tokenizer);
+    int code = chat_template_end(r->chat, r->t->tokenizer, &turn_end, st);
+    if (!code)
+        code = end_tokens_with(&ends, &r->t->view.ends, turn_end, st);
+    o.end_tokens = ends.ids, o.n_end_tokens = ends.n;
     for (int64_t i = 0; i < chunks && !code && !stats->stopped; i++) {
         char path[PATH_MAX];
         bool mine = false;
@@ -170,6 +171,7 @@ static int make_missing(const struct rollout *r, const int64_t *list, int64_t n,
             code = make_chunk(r, completer, list + first, size, path, stats, st);
     }
     completer_destroy(completer);
+    free(ends.ids);
     return code;
 }
 
