@@ -13,9 +13,12 @@
 
 #include "data/build_state.h"
 #include "data/digest_set.h"
+#include "data/directory_lock.h"
+#include "data/files.h"
 #include "data/shard.h"
 #include "infer/base/log.h"
 #include "infer/base/mapped.h"
+#include "infer/base/output.h"
 #include "infer/base/random.h"
 #include "infer/base/threads.h"
 #include "infer/text/tokenizer.h"
@@ -44,6 +47,7 @@ struct side {
 };
 
 struct build {
+    int directory_lock; /* -1: not held */
     const struct build_options *o;
     struct build_report *report;
     struct reader *reader;
@@ -279,9 +283,8 @@ static int open_valid_text(struct build *b, struct plm_status *st)
         b->valid_text_temporary = NULL;
         return status_no_memory(st, strlen(b->o->valid_text), "a file name");
     }
-    b->valid_text = fopen(b->valid_text_temporary, "wb");
-    return b->valid_text ? PLM_OK : status_set(st, PLM_EIO, "cannot write the held-out text '%s': %s", b->valid_text_temporary,
-                                               strerror(errno));
+    const int code = output_create_stream(&b->valid_text, b->valid_text_temporary, st);
+    return code ? status_prefix(st, "the held-out text") : PLM_OK;
 }
 
 static int close_valid_text(struct build *b, struct plm_status *st)
@@ -337,6 +340,11 @@ static int64_t choose_chunk(const struct build *b, const char *const *files, int
     return bytes < 64 << 20 ? 65536 : SHARD_CHUNK_TOKENS;
 }
 
+static bool is_finished(enum build_status status, const struct build_options *o)
+{
+    return status == BUILD_FINISHED && (!o->valid_text || access(o->valid_text, F_OK) == 0);
+}
+
 static int prepare_and_run(struct build *b, struct plm_status *st)
 {
     const struct build_options *o = b->o;
@@ -353,7 +361,15 @@ static int prepare_and_run(struct build *b, struct plm_status *st)
     enum build_status status = BUILD_NEEDED;
     if (!code)
         code = build_inspect(&status, o->directory, b->settings, o->force, b->report, st);
-    if (code || (status == BUILD_FINISHED && (!o->valid_text || access(o->valid_text, F_OK) == 0)))
+    if (code || is_finished(status, o))
+        return code;
+    /* Only now, so that a directory that is not ours stays as it is; what another build did meanwhile is looked at again. */
+    code = directory_create(o->directory, st);
+    if (!code)
+        code = directory_lock(&b->directory_lock, o->directory, DIRECTORY_LOCK_SECONDS, st);
+    if (!code)
+        code = build_inspect(&status, o->directory, b->settings, o->force, b->report, st);
+    if (code || is_finished(status, o))
         return code;
     *b->report = (struct build_report){0};
     code = build_begin(o->directory, b->settings, st);
@@ -385,6 +401,7 @@ static void build_free(struct build *b)
     free(b->items);
     free(b->text);
     pthread_mutex_destroy(&b->lock);
+    directory_unlock(b->directory_lock);
 }
 
 int data_build(const struct build_options *o, struct build_report *report, struct plm_status *st)
@@ -395,7 +412,7 @@ int data_build(const struct build_options *o, struct build_report *report, struc
     if (o->name && strlen(o->name) >= sizeof((struct shard_info *)0)->name)
         return status_set(st, PLM_EINVAL, "the name has %zu bytes, expected at most %zu", strlen(o->name),
                           sizeof((struct shard_info *)0)->name - 1);
-    struct build b = {.o = o, .report = report, .shards = json_array()};
+    struct build b = {.o = o, .report = report, .shards = json_array(), .directory_lock = -1};
     b.train = (struct side){"train", 0, NULL, &report->train};
     b.valid = (struct side){"valid", 0, NULL, &report->valid};
     pthread_mutex_init(&b.lock, NULL);

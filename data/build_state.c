@@ -14,6 +14,7 @@
 
 #include "data/files.h"
 #include "data/shard_layout.h"
+#include "infer/base/output.h"
 
 #define FORMAT "plm-data-build"
 
@@ -136,13 +137,13 @@ static const char *difference(const json_t *a, const json_t *b)
     return "settings";
 }
 
-/* Entries of the directory besides "." and ".."; 0 when it does not exist. */
+/* Entries of the directory that are no hidden files and not what a killed build left; 0 when it does not exist. */
 static int count_entries(const char *directory)
 {
     DIR *dir = opendir(directory);
     int n = 0;
     for (const struct dirent *e; dir && (e = readdir(dir));)
-        n += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+        n += e->d_name[0] != '.' && strcmp(e->d_name, "build.json.tmp");
     if (dir)
         closedir(dir);
     return n;
@@ -185,7 +186,7 @@ static int clear_side(const char *directory, const char *side, struct plm_status
     struct file_list files = {0};
     int code = join(&path, directory, side, st);
     if (!code)
-        code = directory_create(path, st);
+        code = directory_create_own(path, st);
     if (!code)
         code = file_list_add(&files, path, ".h5", st);
     if (!code)
@@ -208,7 +209,8 @@ static int write_state(const char *directory, json_t *state, struct plm_status *
     if (!code)
         code = join(&temporary, directory, "build.json.tmp", st);
     if (!code) {
-        FILE *f = fopen(temporary, "w");
+        FILE *f;
+        code = output_create_stream(&f, temporary, st);
         bool ok = f && fprintf(f, "%s\n", text) > 0 && fflush(f) == 0 && fsync(fileno(f)) == 0;
         int error = errno;
         if (f && fclose(f) != 0 && ok) {
@@ -219,7 +221,7 @@ static int write_state(const char *directory, json_t *state, struct plm_status *
             error = errno;
             ok = false;
         }
-        if (!ok) {
+        if (!ok && !code) {
             code = status_set(st, PLM_EIO, "cannot write '%s': %s", path, strerror(error));
             unlink(temporary);
         }

@@ -141,3 +141,12 @@ int directory_create(const char *path, struct plm_status *st)
         *p = '/';
     }
 }
+
+int directory_create_own(const char *path, struct plm_status *st)
+{
+    struct stat info;
+    int code = directory_create(path, st);
+    if (!code && (lstat(path, &info) != 0 || !S_ISDIR(info.st_mode)))
+        code = status_set(st, PLM_EIO, "'%s' is a symbolic link, which is not written through; remove it", path);
+    return code;
+}

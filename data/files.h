@@ -18,7 +18,10 @@ struct file_list {
 int file_list_add(struct file_list *l, const char *path, const char *suffix, struct plm_status *st);
 void file_list_free(struct file_list *l);
 
-/* Create a directory and the missing ones above it; one that is there is fine. */
+/* Create a directory and the missing ones above it; one that is there is fine, also behind a link: where a user wants his output. */
 int directory_create(const char *path, struct plm_status *st);
+
+/* The same within a directory of ours: the last part of the path is no link. */
+int directory_create_own(const char *path, struct plm_status *st);
 
 #endif

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "infer/base/output.h"
+
 #if H5_VERSION_GE(1, 13, 0)
 #include <H5FDdevelop.h>
 #endif
@@ -31,7 +33,11 @@ static H5FD_t *output_open(const char *name, unsigned flags, hid_t access, haddr
         return NULL;
     }
     f->out = info->out;
-    f->fd = open(name, O_RDWR | O_CLOEXEC | (flags & H5F_ACC_CREAT ? O_CREAT : 0) | (flags & H5F_ACC_TRUNC ? O_TRUNC : 0), 0666);
+    struct plm_status st = {0};
+    if (flags & H5F_ACC_CREAT)
+        output_create(&f->fd, name, &st);
+    else
+        f->fd = open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     off_t size = f->fd >= 0 ? lseek(f->fd, 0, SEEK_END) : -1;
     if (size < 0) {
         f->out->error = errno;

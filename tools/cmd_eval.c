@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/output.h"
 #include "tools/arguments.h"
 #include "tools/command.h"
 #include "tools/eval.h"
@@ -73,8 +74,8 @@ static int evaluate(struct arguments *a, int (*run)(struct eval_model *, struct 
     json_t *result = NULL;
     FILE *items = NULL;
     int code = eval_model_open(&e, a->model, a->context, a->threads, &st);
-    if (!code && a->items && !(items = fopen(a->items, "w")))
-        code = status_set(&st, PLM_EIO, "cannot write '%s': %s", a->items, strerror(errno));
+    if (!code && a->items)
+        code = output_create_stream(&items, a->items, &st);
     a->choice.items = a->exact.items = items;
     e.batch = a->batch ? a->batch : 1;
     a->exact.batch = a->batch;

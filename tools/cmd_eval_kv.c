@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/output.h"
 #include "tools/arguments.h"
 #include "tools/command.h"
 #include "tools/eval_kv.h"
@@ -158,10 +159,11 @@ static const struct argp parser = {
 
 static int write_json(const char *path, const json_t *result, struct plm_status *st)
 {
-    FILE *f = fopen(path, "w");
-    if (!f)
-        return status_set(st, PLM_EIO, "cannot write '%s': %s", path, strerror(errno));
-    int code = result_print(f, result, true, st);
+    FILE *f;
+    int code = output_create_stream(&f, path, st);
+    if (code)
+        return code;
+    code = result_print(f, result, true, st);
     if (fclose(f) && !code)
         code = status_set(st, PLM_EIO, "cannot write '%s': %s", path, strerror(errno));
     return code;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/output.h"
 #include "infer/base/threads.h"
 #include "tools/arguments.h"
 #include "tools/command.h"
@@ -264,15 +265,16 @@ static int show_examples(struct scorer *s, const struct score_input *in, int sho
 
 static int write_items(const char *path, const struct answer_set *set, struct plm_status *st)
 {
-    FILE *f = fopen(path, "w");
+    FILE *f;
+    const int code = output_create_stream(&f, path, st);
     for (int64_t i = 0; f && i < set->n; i++) {
         const struct answer *a = &set->answers[i];
         if (a->scored)
             fprintf(f, "{\"task\": %lld, \"chain\": %d, \"turn\": %d, \"score\": %.17g}\n", (long long)a->task, a->chain, a->turn, a->score);
     }
-    if (!f || (ferror(f) | fclose(f)))
+    if (f && (ferror(f) | fclose(f)))
         return status_set(st, PLM_EIO, "cannot write '%s': %s", path, strerror(errno));
-    return PLM_OK;
+    return code;
 }
 
 int command_score(int argc, char **argv)

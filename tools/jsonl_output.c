@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "infer/base/output.h"
+
 static int failed(const struct jsonl_output *o, struct plm_status *st)
 {
     return status_set(st, PLM_EIO, "cannot write '%s': %s", o->path, strerror(errno));
@@ -19,8 +21,7 @@ int jsonl_output_open(struct jsonl_output *o, const char *path, struct plm_statu
         return status_set(st, PLM_EINVAL, "path too long: '%s'", path);
     if (stat(path, &there) == 0 && !S_ISREG(there.st_mode))
         return status_set(st, PLM_EINVAL, "'%s' is there and not a regular file; give a new file's name", path);
-    o->file = fopen(o->temporary, "w");
-    return o->file ? PLM_OK : failed(o, st);
+    return output_create_stream(&o->file, o->temporary, st);
 }
 
 int jsonl_output_add(struct jsonl_output *o, json_t *row, struct plm_status *st)

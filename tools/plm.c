@@ -1,4 +1,5 @@
 /* plm: the program. Only here and in argp does the process end. */
+#include <signal.h>
 #include <stddef.h>
 
 #include "tools/command.h"
@@ -28,5 +29,6 @@ static const struct command commands[] = {
 
 int main(int argc, char **argv)
 {
+    signal(SIGXFSZ, SIG_IGN); /* a file beyond the limit is a write that fails, with a message */
     return command_dispatch(commands, "plm generate model.gguf --prompt 'The hacker' -n 64", argc, argv);
 }

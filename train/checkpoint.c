@@ -185,9 +185,10 @@ static void prune(const char *run_dir, int64_t newest, int keep)
         log_warn("%s", st.message);
     for (size_t i = 0; i < n; i++) {
         char path[PATH_MAX], manifest[PATH_MAX];
-        if (steps[i] > newest || !step_path(path, run_dir, "", steps[i], "") || !join(manifest, path, "manifest.json") ||
-            access(manifest, F_OK) != 0)
-            continue;
+        struct stat info;
+        if (steps[i] > newest || !step_path(path, run_dir, "", steps[i], "") || lstat(path, &info) != 0 || !S_ISDIR(info.st_mode) ||
+            !join(manifest, path, "manifest.json") || access(manifest, F_OK) != 0)
+            continue; /* a link is somebody's own arrangement */
         if (++kept > keep && directory_remove(path, &st))
             log_warn("%s", st.message);
     }
@@ -200,11 +201,11 @@ int checkpoint_save(const char *run_dir, const struct checkpoint *c, const struc
     char temporary[PATH_MAX], final[PATH_MAX];
     if (!step_path(temporary, run_dir, ".", state->step, ".tmp") || !step_path(final, run_dir, "", state->step, ""))
         return too_long(run_dir, st);
-    int code = directory_create(run_dir, st);
-    if (code)
-        return code;
+    int code = PLM_OK;
     remove_temporaries(run_dir);
-    code = directory_create(temporary, st);
+    if (mkdir(temporary, 0777) != 0)
+        code = errno == ENOENT ? status_set(st, PLM_EIO, "the run directory '%s' is gone", run_dir)
+                               : status_set(st, PLM_EIO, "cannot create directory '%s': %s", temporary, strerror(errno));
     if (!code)
         code = write_all(temporary, c, state, st);
     if (!code)
@@ -291,8 +292,10 @@ int checkpoint_verify(const char *dir, struct plm_status *st)
     int code = manifest_verify(dir, st);
     char path[PATH_MAX];
     for (int i = 0; i < N_FILES && !code; i++)
-        if (!join(path, dir, file_names[i]) || access(path, R_OK) != 0)
-            code = status_set(st, PLM_EFORMAT, "'%s' is incomplete: it has no readable %s", dir, file_names[i]);
+        if (!join(path, dir, file_names[i]))
+            code = too_long(dir, st);
+        else if (access(path, R_OK) != 0)
+            code = status_set(st, errno == ENOENT ? PLM_EFORMAT : PLM_EIO, "'%s' is incomplete: %s: %s", dir, file_names[i], strerror(errno));
     return code;
 }
 
@@ -335,35 +338,62 @@ int checkpoint_load(const char *dir, const struct checkpoint *c, struct trainer_
     return code ? status_prefix(st, "checkpoint '%s'", dir) : PLM_OK;
 }
 
+/* Damage is what a file says that cannot be right. Everything else (a disk that does not answer, no descriptors, no memory, no
+ * permission) may be over in a minute, and says nothing about the checkpoint. */
+static bool is_damage(int code)
+{
+    return code == PLM_EFORMAT;
+}
+
 int checkpoint_latest(const char *run_dir, char *path, struct plm_status *st)
 {
     *path = 0;
     int64_t *steps;
-    size_t n;
+    size_t n, damaged = 0;
+    struct plm_status why = {0}, newest = {0};
     int code = list_steps(run_dir, &steps, &n, st);
     for (size_t i = 0; i < n && !code; i++) {
-        struct plm_status why = {0};
         if (!step_path(path, run_dir, "", steps[i], ""))
             code = too_long(run_dir, st);
-        else if (checkpoint_verify(path, &why) == PLM_OK)
+        else if (!(code = checkpoint_verify(path, &why)))
             break;
-        else
+        else if (is_damage(code)) {
             log_warn("checkpoint skipped: %s", why.message);
+            newest = damaged++ ? newest : why;
+            code = PLM_OK;
+        } else {
+            code = status_set(st, why.code, "checkpoint '%s' cannot be read: %s; nothing was changed, try again once it can be", path, why.message);
+        }
         *path = 0;
     }
     free(steps);
+    if (!code && damaged && damaged == n)
+        code = status_set(st, PLM_EFORMAT, "'%s' has %zu checkpoint%s, and none can be used (the newest: %s); nothing was changed: restore one, or "
+                          "remove the step-* directories to begin anew", run_dir, n, n == 1 ? "" : "s", newest.message);
     return code;
+}
+
+/* A directory that is named itself: what its manifest says of it, when it has one. */
+static int verify_named(const char *dir, struct plm_status *st)
+{
+    char manifest[PATH_MAX];
+    struct stat info;
+    if (!join(manifest, dir, "manifest.json"))
+        return too_long(dir, st);
+    if (lstat(manifest, &info) != 0)
+        return errno == ENOENT ? PLM_OK : status_set(st, PLM_EIO, "cannot look at '%s': %s", manifest, strerror(errno));
+    return manifest_verify(dir, st);
 }
 
 int checkpoint_resolve(const char *model, char *path, struct plm_status *st)
 {
     struct stat info;
     snprintf(path, PATH_MAX, "%s/config.json", model);
-    const bool is_run = stat(model, &info) == 0 && S_ISDIR(info.st_mode) && stat(path, &info) != 0;
+    const bool is_directory = stat(model, &info) == 0 && S_ISDIR(info.st_mode), is_run = is_directory && stat(path, &info) != 0;
     if (!is_run) {
         if (snprintf(path, PATH_MAX, "%s", model) >= PATH_MAX)
             return status_set(st, PLM_EINVAL, "path too long: '%s'", model);
-        return PLM_OK;
+        return is_directory ? verify_named(path, st) : PLM_OK;
     }
     int code = checkpoint_latest(model, path, st);
     if (!code && !*path)

@@ -39,7 +39,7 @@ struct checkpoint {
 };
 #define CHECKPOINT_MORE 10
 
-/* Write RUN/step-NNNNNNNN (created when missing; one of the same step is replaced), then remove the oldest complete ones
+/* Write RUN/step-NNNNNNNN (one of the same step is replaced) in a run directory that is there, then remove the oldest complete ones
  * beyond `keep` (0: keep all), never this one. On an error (disk full) the temporary directory is removed and older
  * checkpoints are untouched. *path (PATH_MAX, NULL allowed) receives the directory. */
 int checkpoint_save(const char *run_dir, const struct checkpoint *c, const struct trainer_state *state, int keep,
@@ -53,11 +53,12 @@ int checkpoint_verify(const char *dir, struct plm_status *st);
 int checkpoint_load(const char *dir, const struct checkpoint *c, struct trainer_state *state, struct plm_status *st);
 
 /* The newest complete and valid checkpoint of a run: its directory into path (PATH_MAX). Broken ones are skipped with a
- * warning that says why. An empty path when there is none; only an unreadable run directory is an error, a missing one
- * is not. */
+ * warning that says why. An empty path when there is none. Errors: the run directory or one of the newer checkpoints cannot
+ * be read (that is no damage: it may be a good one), or all of them are damaged. A missing run directory is none. */
 int checkpoint_latest(const char *run_dir, char *path, struct plm_status *st);
 
-/* The model that a user names: itself when it is a file or a directory with config.json, the newest complete checkpoint of a run otherwise. path: PATH_MAX. */
+/* The model that a user names: itself when it is a file or a directory with config.json, the newest complete checkpoint of a run
+ * otherwise. A directory that has a manifest is checked against it. path: PATH_MAX. */
 int checkpoint_resolve(const char *model, char *path, struct plm_status *st);
 
 /* The same, as rank 0 finds it, on every rank. Collective. */

@@ -11,12 +11,13 @@
 #include <unistd.h>
 
 #include "infer/base/log.h"
+#include "infer/base/output.h"
 
 int file_write_synced(const char *path, const char *text, size_t bytes, struct plm_status *st)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return status_set(st, PLM_EIO, "cannot create '%s': %s", path, strerror(errno));
+    int fd, code = output_create(&fd, path, st);
+    if (code)
+        return code;
     size_t done = 0;
     while (done < bytes) {
         ssize_t n = write(fd, text + done, bytes - done);
@@ -26,7 +27,7 @@ int file_write_synced(const char *path, const char *text, size_t bytes, struct p
             break;
         done += (size_t)n;
     }
-    bool ok = done == bytes && fsync(fd) == 0;
+    bool ok = done == bytes && (fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP); /* a device has nothing to sync */
     int error = errno;
     if (close(fd) != 0 && ok) {
         ok = false;
@@ -38,8 +39,7 @@ int file_write_synced(const char *path, const char *text, size_t bytes, struct p
 int file_replace(const char *path, const char *text, size_t bytes, struct plm_status *st)
 {
     char temporary[PATH_MAX];
-    struct stat info;
-    if (lstat(path, &info) == 0 && !S_ISREG(info.st_mode)) /* a device or a link: written through, not replaced */
+    if (output_is_device(path))
         return file_write_synced(path, text, bytes, st);
     if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary)
         return status_set(st, PLM_EINVAL, "path too long: '%s'", path);
@@ -66,7 +66,11 @@ int directory_sync(const char *path, struct plm_status *st)
 
 int directory_remove(const char *path, struct plm_status *st)
 {
-    DIR *d = opendir(path);
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat info;
+    if (fd < 0 && lstat(path, &info) == 0 && S_ISLNK(info.st_mode)) /* only the link: what it points to is not ours */
+        return unlink(path) == 0 ? PLM_OK : status_set(st, PLM_EIO, "cannot remove the link '%s': %s", path, strerror(errno));
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
     if (!d)
         return errno == ENOENT ? PLM_OK : status_set(st, PLM_EIO, "cannot open directory '%s': %s", path, strerror(errno));
     int code = PLM_OK;
@@ -83,7 +87,7 @@ int directory_publish(const char *temporary, const char *final, struct plm_statu
 {
     if (rename(temporary, final) == 0)
         return PLM_OK;
-    if (errno != ENOTEMPTY && errno != EEXIST)
+    if (errno != ENOTEMPTY && errno != EEXIST && errno != ENOTDIR) /* ENOTDIR: a link, which is replaced, not followed */
         return status_set(st, PLM_EIO, "cannot rename '%s' to '%s': %s", temporary, final, strerror(errno));
     if (renameat2(AT_FDCWD, temporary, AT_FDCWD, final, RENAME_EXCHANGE) == 0) {
         struct plm_status left = {0}; /* the new one is in place: an old one that cannot be removed is no failure */

@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <jansson.h>
 #include <limits.h>
+#include <fcntl.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "infer/base/mapped.h"
@@ -37,9 +39,19 @@ int sha256_bytes(const void *data, size_t bytes, char hex[SHA256_HEX], struct pl
 
 int sha256_file(const char *path, char hex[SHA256_HEX], int64_t *size, struct plm_status *st)
 {
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return status_set(st, PLM_EIO, "cannot open '%s': %s", path, strerror(errno));
+    struct stat info;
+    const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    FILE *f = fd >= 0 ? fdopen(fd, "rb") : NULL;
+    if (!f) {
+        const int error = errno;
+        if (fd >= 0)
+            close(fd);
+        return status_set(st, error == ENOENT ? PLM_EFORMAT : PLM_EIO, "cannot open '%s': %s", path, strerror(error));
+    }
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+        fclose(f);
+        return status_set(st, PLM_EFORMAT, "'%s' is not a regular file", path);
+    }
     unsigned char *buffer = malloc(READ_BYTES), digest[EVP_MAX_MD_SIZE];
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     int code = PLM_OK;
@@ -134,7 +146,8 @@ int manifest_verify(const char *dir, struct plm_status *st)
     if (code)
         return code;
     if (access(path, F_OK) != 0)
-        return status_set(st, PLM_EFORMAT, "'%s' is incomplete: it has no " MANIFEST, dir);
+        return errno == ENOENT ? status_set(st, PLM_EFORMAT, "'%s' is incomplete: it has no " MANIFEST, dir)
+                               : status_set(st, PLM_EIO, "cannot look at '%s': %s", path, strerror(errno));
     struct mapped_file file;
     code = mapped_open(&file, path, st);
     if (code)
@@ -143,7 +156,8 @@ int manifest_verify(const char *dir, struct plm_status *st)
     json_t *root = json_loadb(file.data ? (const char *)file.data : "", file.size, JSON_REJECT_DUPLICATES, &error);
     mapped_close(&file);
     if (!root)
-        return status_set(st, PLM_EFORMAT, "%s:%d:%d: %s", path, error.line, error.column, error.text);
+        return status_set(st, json_error_code(&error) == json_error_out_of_memory ? PLM_ENOMEM : PLM_EFORMAT, "%s:%d:%d: %s", path, error.line,
+                          error.column, error.text);
     const char *name;
     json_t *entry, *files = json_object_get(root, "files");
     const char *format = json_string_value(json_object_get(root, "format"));

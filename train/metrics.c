@@ -12,6 +12,7 @@
 
 #include "infer/base/log.h"
 #include "infer/base/mapped.h"
+#include "infer/base/output.h"
 #include "train/files.h"
 
 struct metrics {
@@ -84,10 +85,10 @@ int metrics_open(struct metrics **out, const char *path, int64_t step, struct pl
         metrics_close(m);
         return status_no_memory(st, sizeof *m, "the metrics file");
     }
-    m->file = fopen(path, step > 0 ? "ae" : "we");
-    if (!m->file) {
+    code = step > 0 ? output_append_stream(&m->file, path, st) : output_create_stream(&m->file, path, st);
+    if (code) {
         metrics_close(m);
-        return status_set(st, PLM_EIO, "cannot open '%s': %s", path, strerror(errno));
+        return code;
     }
     *out = m;
     return PLM_OK;

@@ -10,13 +10,18 @@
 #include <unistd.h>
 
 #include "data/files.h"
+#include "infer/base/output.h"
 #include "train/files.h"
 #include "train/manifest.h"
 
 static int copy_file(const char *from, const char *to, struct plm_status *st)
 {
     char buffer[1 << 16];
-    FILE *in = fopen(from, "rb"), *out = in ? fopen(to, "wb") : NULL;
+    FILE *in = fopen(from, "rb"), *out = NULL;
+    if (in && output_create_stream(&out, to, st)) {
+        fclose(in);
+        return st ? (int)st->code : PLM_EIO;
+    }
     bool ok = in && out;
     for (size_t n; ok && (n = fread(buffer, 1, sizeof buffer, in)) > 0;)
         ok = fwrite(buffer, 1, n, out) == n;
@@ -67,7 +72,7 @@ int model_keep(const char *checkpoint, const char *parent, const char *name, str
     snprintf(final, sizeof final, "%s/%s", parent, name);
     int code = directory_remove(temporary, st);
     if (!code)
-        code = directory_create(temporary, st);
+        code = directory_create_own(temporary, st);
     if (!code)
         code = take_files(checkpoint, temporary, names, &n, st);
     if (!code)

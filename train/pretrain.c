@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "infer/base/clock.h"
+#include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/files.h"
 #include "train/signals.h"
@@ -19,6 +20,7 @@ struct run {
     struct stream *stream;     /* of phase `stream_phase` */
     int stream_phase;
     struct batch batch;
+    char model_path[PATH_MAX]; /* what the configuration's stands for: a run's newest checkpoint, for one */
 };
 
 static int longest_row(const struct run_config *c)
@@ -54,10 +56,12 @@ static int check_data(const struct run *r, struct plm_status *st)
 static int run_open(struct run *r, struct comm *comm, struct plm_status *st)
 {
     const struct run_config *c = r->c;
-    struct trainer_options o = {.run_dir = c->run_dir, .tokenizer = c->tokenizer, .model_path = c->model_path, .model = &c->model,
+    struct trainer_options o = {.run_dir = c->run_dir, .tokenizer = c->tokenizer, .model_path = c->model_path ? r->model_path : NULL, .model = &c->model,
         .settings = c->settings, .seed = c->seed, .threads = c->threads, .max_rows = c->micro_batch, .max_len = longest_row(c), .adamw = c->adamw,
         .clip = c->clip, .checkpoint_keep = c->checkpoint_keep, .log_every = c->log_every, .total_steps = c->total_steps};
     int code = run_config_check_world(c, comm->size, st);
+    if (!code && c->model_path)
+        code = checkpoint_resolve_shared(c->model_path, comm, r->model_path, st);
     if (!code)
         code = run_config_hash(c, o.config_sha256, st);
     code = comm_agree(comm, code, st);

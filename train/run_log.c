@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "data/utf8.h"
+#include "infer/base/output.h"
 #include "train/tensorboard.h"
 
 enum { TAG_BYTES = 512 };
@@ -147,10 +148,11 @@ static char *sample_markdown(const json_t *row)
 
 static int append_line(struct run_log *log, const char *line, struct plm_status *st)
 {
+    const int code = log->samples ? PLM_OK : output_append_stream(&log->samples, log->samples_path, st);
+    if (code)
+        return code;
     errno = 0;
-    if (!log->samples)
-        log->samples = fopen(log->samples_path, "ae");
-    if (!log->samples || fprintf(log->samples, "%s\n", line) < 0 || fflush(log->samples) != 0)
+    if (fprintf(log->samples, "%s\n", line) < 0 || fflush(log->samples) != 0)
         return status_set(st, PLM_EIO, "cannot write '%s': %s", log->samples_path, strerror(errno));
     return PLM_OK;
 }

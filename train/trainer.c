@@ -1,15 +1,12 @@
 #include "train/trainer.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
 
+#include "data/directory_lock.h"
 #include "data/files.h"
 #include "infer/base/log.h"
 #include "optim/clip.h"
@@ -37,21 +34,6 @@ static int check_tokenizer(const struct trainer *t, const char *checkpoint, stru
         code = status_set(st, PLM_EINVAL, "'%s' was trained with another tokenizer than '%s' is now; give this run another run_dir", checkpoint,
                           t->o.tokenizer ? t->o.tokenizer : t->o.model_path);
     return code;
-}
-
-/* One trainer at a time in a run directory. The lock goes with the process, however it ends. */
-static int lock_run_dir(struct trainer *t, struct plm_status *st)
-{
-    char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/.lock", t->o.run_dir) >= (int)sizeof path)
-        return status_set(st, PLM_EINVAL, "path too long: '%s'", t->o.run_dir);
-    t->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (t->lock < 0)
-        return status_set(st, PLM_EIO, "cannot create '%s': %s", path, strerror(errno));
-    if (flock(t->lock, LOCK_EX | LOCK_NB) != 0)
-        return errno == EWOULDBLOCK ? status_set(st, PLM_EINVAL, "another process is training in '%s'; wait for it, or stop it", t->o.run_dir)
-                                    : status_set(st, PLM_EIO, "cannot lock '%s': %s", path, strerror(errno));
-    return PLM_OK;
 }
 
 static int load_tokenizer(struct trainer *t, struct plm_status *st)
@@ -191,7 +173,7 @@ int trainer_open(struct trainer *t, const struct trainer_options *o, struct comm
     if (!code && comm->rank == 0)
         code = directory_create(o->run_dir, st);
     if (!code && comm->rank == 0)
-        code = lock_run_dir(t, st);
+        code = directory_lock(&t->lock, o->run_dir, DIRECTORY_LOCK_SECONDS, st);
     code = comm_agree(comm, code, st);
     if (!code)
         code = load_state(t, st);
@@ -232,8 +214,8 @@ void trainer_close(struct trainer *t)
     free(t->view.ends.ids);
     free(t->generation_config);
     free(t->tokenizer_config);
-    if (t->comm && t->lock >= 0)
-        close(t->lock);
+    if (t->comm)
+        directory_unlock(t->lock);
     *t = (struct trainer){.lock = -1};
 }
 

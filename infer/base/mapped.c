@@ -11,7 +11,7 @@
 int mapped_open(struct mapped_file *m, const char *path, struct plm_status *st)
 {
     *m = (struct mapped_file){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe without a writer must not be waited for */
     if (fd < 0)
         return status_set(st, PLM_EIO, "cannot open '%s': %s", path, strerror(errno));
     struct stat info;

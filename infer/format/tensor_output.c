@@ -1,11 +1,12 @@
 #include "infer/format/tensor_output.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "infer/base/output.h"
 
 #define BUFFER_BYTES ((size_t)1 << 18)
 
@@ -18,12 +19,13 @@ int tensor_output_open(struct tensor_output *o, const char *path, uint64_t align
         tensor_output_discard(o);
         return status_no_memory(st, BUFFER_BYTES, path);
     }
-    o->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     struct stat info;
-    if (o->fd < 0 || fstat(o->fd, &info) != 0) {
-        status_set(st, PLM_EIO, "cannot create '%s': %s", path, strerror(errno));
+    int code = output_create(&o->fd, path, st);
+    if (!code && fstat(o->fd, &info) != 0)
+        code = status_set(st, PLM_EIO, "cannot create '%s': %s", path, strerror(errno));
+    if (code) {
         tensor_output_discard(o);
-        return PLM_EIO;
+        return code;
     }
     o->regular = S_ISREG(info.st_mode);
     return PLM_OK;

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/output.h"
+
 static void sequence_layout(struct sequence *s, const struct model_config *c)
 {
     const struct kv_shape shape = {.content = c->kv_lora_rank, .rotary = c->qk_rope_head_dim, .type = s->options.type, .rope_theta = c->rope_theta};
@@ -344,6 +346,26 @@ static bool write_piece(void *ctx, const void *data, size_t bytes) { return byte
 
 static bool is_complete(const struct sequence *s) { return s->options.policy.policy == POLICY_FULL || s->compressed || s->length == 0; }
 
+/* The session in a file `temporary`, which becomes `path` as a whole: what was there stays until then. */
+static int write_session(const struct sequence *s, const struct session_header *h, const char *path, const char *temporary,
+                         struct plm_status *st)
+{
+    FILE *f;
+    if (output_create_stream(&f, temporary, st))
+        return status_prefix(st, "session");
+    bool ok = write_piece(f, h, sizeof *h) && visit_body(s, write_piece, f);
+    int error = ok ? 0 : errno;
+    if (fclose(f) != 0 && ok)
+        ok = false, error = errno;
+    if (ok && strcmp(path, temporary) != 0 && rename(temporary, path) != 0)
+        ok = false, error = errno;
+    if (ok)
+        return PLM_OK;
+    if (strcmp(path, temporary) != 0)
+        remove(temporary);
+    return status_set(st, PLM_EIO, "cannot write session '%s': %s", path, strerror(error));
+}
+
 int sequence_save(const struct sequence *s, const char *path, struct plm_status *st)
 {
     if (!is_complete(s))
@@ -352,16 +374,13 @@ int sequence_save(const struct sequence *s, const char *path, struct plm_status 
         .held = s->held, .n_layer = (uint32_t)s->n_layer, .type = (uint32_t)s->options.type, .row_bytes = (uint32_t)s->layers[0].row_bytes,
         .policy = (uint32_t)s->options.policy.policy};
     visit_body(s, add_checksum, &h.checksum);
-    FILE *f = fopen(path, "wb");
-    if (!f)
-        return status_set(st, PLM_EIO, "cannot write session '%s': %s", path, strerror(errno));
-    const bool ok = write_piece(f, &h, sizeof h) && visit_body(s, write_piece, f);
-    const int error = ok ? 0 : errno;
-    if (fclose(f) != 0 || !ok) {
-        remove(path);
-        return status_set(st, PLM_EIO, "cannot write session '%s': %s", path, strerror(error ? error : errno));
-    }
-    return PLM_OK;
+    char *temporary = malloc(strlen(path) + sizeof ".tmp");
+    if (!temporary)
+        return status_no_memory(st, strlen(path) + 5, "a path");
+    sprintf(temporary, output_is_device(path) ? "%s" : "%s.tmp", path);
+    const int code = write_session(s, &h, path, temporary, st);
+    free(temporary);
+    return code;
 }
 
 static int check_header(const struct session_header *h, const struct sequence *s, struct plm_status *st)

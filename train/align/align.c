@@ -368,7 +368,7 @@ static int keep_model(struct align *a, int round, const char *saved, struct plm_
     char dir[PATH_MAX];
     int code = round_path(a, round, NULL, dir, st);
     if (!code && a->t.comm->rank == 0) {
-        code = directory_create(dir, st);
+        code = directory_create_own(dir, st);
         if (!code)
             code = model_keep(saved, dir, "model", st);
     }

@@ -256,13 +256,13 @@ int round_collect(struct align *a, int round, struct plm_status *st)
         code = round_path(a, round, "manifest.json", path, st);
     int there = 0;
     if (!code && offline && a->t.comm->rank == 0)
-        code = directory_create(dir, st); /* for what training adds */
+        code = directory_create_own(dir, st); /* for what training adds */
     if (!code && !offline && a->t.comm->rank == 0) {
         there = access(path, F_OK) == 0;
         if (there && (code = manifest_verify(dir, st)))
             status_prefix(st, "round %d cannot go on; remove '%s' to make it anew", round + 1, dir);
         if (!code && !there)
-            code = directory_create(dir, st);
+            code = directory_create_own(dir, st);
     }
     code = comm_agree(a->t.comm, code, st);
     if (!code)

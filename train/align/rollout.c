@@ -123,7 +123,7 @@ static int claim(const struct rollout *r, int64_t chunk, bool *mine, struct plm_
     int code = chunk_path(path, r, "claim", chunk, st);
     if (code)
         return code;
-    const int fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+    const int fd = open(path, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0666);
     *mine = fd >= 0;
     if (fd >= 0)
         close(fd);
@@ -135,7 +135,7 @@ static int claim(const struct rollout *r, int64_t chunk, bool *mine, struct plm_
 /* The directory, without claims: those of an earlier session mean nothing. */
 static int clear_claims(const struct rollout *r, int64_t chunks, struct plm_status *st)
 {
-    int code = directory_create(r->dir, st);
+    int code = directory_create_own(r->dir, st);
     for (int64_t i = 0; i < chunks && !code; i++) {
         char path[PATH_MAX];
         code = chunk_path(path, r, "claim", i, st);
