@@ -199,6 +199,6 @@ reject "unknown rule" "'word'.*last-number, gsm8k, line or all" -- "$plm" eval e
 reject "an empty stop" "stop is empty" -- "$plm" eval exact model.gguf exact.jsonl --stop ''
 reject "no file" "MODEL and FILE" -- "$plm" eval choice model.gguf
 reject "two files" "one FILE only, found 'b'" -- "$plm" eval choice model.gguf a b
-cp -r run/step-00000171 bare && rm bare/tokenizer.json
+cp -r run/step-00000171 bare && rm bare/tokenizer.json bare/manifest.json
 reject "a model without a tokenizer" "bare.*without a tokenizer" -- "$plm" eval perplexity bare long.txt
 finish
