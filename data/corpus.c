@@ -1,5 +1,6 @@
 #include "data/corpus.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
 
@@ -69,6 +70,28 @@ static int add_shard(struct corpus *c, const char *path, const struct corpus_opt
             end++;
         code = add_window(c, (struct corpus_window){c->n_shards - 1, first, end - first}, st);
     }
+    return code;
+}
+
+int corpus_describe(const char *path, char out[96], struct plm_status *st)
+{
+    struct file_list files = {0};
+    int64_t tokens = 0, documents = 0;
+    uint64_t hash = 0;
+    int code = file_list_add(&files, path, ".h5", st);
+    for (int64_t i = 0; !code && i < files.n; i++) {
+        struct shard *s;
+        code = shard_open(&s, files.paths[i], st);
+        if (code)
+            break;
+        const struct shard_info *info = shard_information(s);
+        tokens += info->n_tokens;
+        documents += info->n_documents;
+        hash = (hash ^ info->content_hash) * 0x9E3779B97F4A7C15u; /* in order: the order of the shards is that of the data */
+        shard_close(s);
+    }
+    file_list_free(&files);
+    snprintf(out, 96, "%lld tokens, %lld documents, %016llx", (long long)tokens, (long long)documents, (unsigned long long)hash);
     return code;
 }
 

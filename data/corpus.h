@@ -38,6 +38,9 @@ struct corpus_options {
 int corpus_open(struct corpus *c, const char *path, const struct corpus_options *o, struct plm_status *st);
 void corpus_close(struct corpus *c);
 
+/* What a source holds, in words that are equal for equal contents: tokens, documents, a hash. */
+int corpus_describe(const char *path, char out[96], struct plm_status *st);
+
 /* The packing of a window; valid until CORPUS_PACKINGS - 1 other windows were asked for. */
 int corpus_packing(struct corpus *c, int64_t window, const struct packing **out, struct plm_status *st);
 

@@ -300,6 +300,7 @@ static int open_checked(struct shard *s, struct plm_status *st)
     struct hdf5_session session;
     hdf5_enter(&session);
     code = read_description(s, places, hashes, st);
+    s->info.content_hash = code ? 0 : XXH3_64bits(hashes, sizeof hashes);
     hdf5_leave(&session);
     return code ? code : read_indices(s, places, hashes, st);
 }

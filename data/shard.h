@@ -29,6 +29,7 @@ struct shard_info {
     int token_bytes;            /* 2 or 4 */
     int64_t stored_bytes;       /* of all chunks, compressed */
     int64_t file_bytes;
+    uint64_t content_hash;      /* of documents and tokens as they are stored; 0 while a shard is written */
 };
 
 /* Writing */

@@ -40,6 +40,11 @@ double decay_shape_at(enum decay_shape shape, double x, double ratio)
     }
 }
 
+double schedule_warmup(double warmup, double whole)
+{
+    return warmup < 1 ? floor(warmup * whole) : warmup;
+}
+
 double schedule_rate(const struct schedule *s, double position)
 {
     if (position < s->warmup)

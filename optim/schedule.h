@@ -25,6 +25,10 @@ int schedule_check(const struct schedule *s, struct plm_status *st);
  * Update number k, counted from 1, is made with p = k, or with p = the tokens consumed including that update. */
 double schedule_rate(const struct schedule *s, double position);
 
+/* The warm-up of a configuration, in steps or tokens: below 1 a share of `whole`, rounded down; otherwise as it is. The first update of a
+ * warm-up of w steps is made at peak / w, the w-th at peak, in every job. */
+double schedule_warmup(double warmup, double whole);
+
 /* f on [0, 1] with f(0) = 1, f(1) = 0: linear 1 - x; cosine (1 + cos(pi x)) / 2; one_minus_sqrt 1 - sqrt(x);
  * exponential expm1(k (1 - x)) / expm1(k) with k = -log(ratio), which makes the rate fall geometrically from peak to
  * floor = ratio * peak; k = 5 when ratio is 0, and a straight line when it is 1. */

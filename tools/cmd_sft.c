@@ -11,13 +11,13 @@ static int run(const char *path, const char *const *overrides, int n, struct com
     if (!code)
         code = sft_run(&config, comm, &result, st);
     sft_config_free(&config);
-    *out = (struct run_outcome){result.stopped_by, result.steps};
+    *out = (struct run_outcome){result.stopped_by, result.steps, result.learned};
     return code;
 }
 
 int command_sft(int argc, char **argv)
 {
-    return run_command(argc, argv,
+    return run_command(argc, argv, "sft",
         "Fine-tune a model on conversations as the JSON file CONFIG says, or continue the run in its run_dir. The loss is on the answers only. Checkpoints are "
         "model directories with merged weights; with \"lora\" the PEFT adapter lies beside them. run_dir/best holds the model of the best evaluation. "
         "SIGINT and SIGTERM save and stop; the same command continues. Exit status: 0 when the run is complete, 128 + signal when it was stopped, 1 after "

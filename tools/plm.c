@@ -1,8 +1,10 @@
 /* plm: the program. Only here and in argp does the process end. */
+#include <argp.h>
 #include <signal.h>
 #include <stddef.h>
 
 #include "tools/command.h"
+#include "tools/exit_status.h"
 
 static const struct command commands[] = {
     {"tokenizer", "train a byte-level BPE, encode and decode", command_tokenizer},
@@ -29,6 +31,7 @@ static const struct command commands[] = {
 
 int main(int argc, char **argv)
 {
+    argp_err_exit_status = STATUS_USAGE;
     signal(SIGXFSZ, SIG_IGN); /* a file beyond the limit is a write that fails, with a message */
     return command_dispatch(commands, "plm generate model.gguf --prompt 'The hacker' -n 64", argc, argv);
 }

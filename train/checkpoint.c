@@ -314,7 +314,7 @@ int checkpoint_load(const char *dir, const struct checkpoint *c, struct trainer_
 {
     const struct optimizer_slot weights = {"", c->params};
     struct safetensors_set model = {0}, optimizer = {0};
-    struct trainer_state read;
+    struct trainer_state read = {0};
     int code = checkpoint_verify(dir, st);
     if (!code)
         code = read_state(dir, &read, st);
@@ -330,9 +330,12 @@ int checkpoint_load(const char *dir, const struct checkpoint *c, struct trainer_
         fill_arena(&model, c->table, &weights);
         for (int i = 0; i < c->n_slots; i++)
             fill_arena(&optimizer, slot_table(c), &c->slots[i]);
-        if (state)
+        if (state) {
             *state = read;
+            read.data = NULL;
+        }
     }
+    trainer_state_free(&read);
     safetensors_set_close(&model);
     safetensors_set_close(&optimizer);
     return code ? status_prefix(st, "checkpoint '%s'", dir) : PLM_OK;

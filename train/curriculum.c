@@ -119,11 +119,21 @@ static void read_schedule(struct run_config *c, struct section *root)
         stable += p->part == PART_STABLE ? size : 0;
         decay += p->part == PART_DECAY ? size : 0;
     }
+    double constant = 0;
+    for (int i = 0; i < c->n_phases; i++)
+        constant += c->phases[i].part == PART_CONSTANT ? 1 : 0;
+    c->schedule.warmup = schedule_warmup(c->schedule.warmup, c->schedule_in_tokens ? (double)c->total_tokens : (double)c->total_steps);
     c->schedule.stable_end = stable;
     c->schedule.decay_end = stable + decay;
     if (c->n_phases > 0 && c->phases[c->n_phases - 1].part == PART_STABLE)
         c->schedule.stable_end = c->schedule.decay_end = HUGE_VAL; /* update number stable_end would be at the floor */
+    if (c->schedule.floor == 0 && decay > 0) { /* the last update would be at zero: the fall ends at the one after it */
+        const struct phase *last = &c->phases[c->n_phases - 1];
+        c->schedule.decay_end += c->schedule_in_tokens ? (double)last->step_tokens : 1;
+    }
     struct plm_status st = {0};
+    if (!settings_failed(c->settings) && constant > 0 && c->schedule.floor == 0)
+        section_error(&s, "floor", "a \"constant\" phase trains at schedule.floor, which is 0: give a floor above 0, or leave the phase out");
     if (!settings_failed(c->settings) && schedule_check(&c->schedule, &st))
         section_error(&s, NULL, "%s", st.message);
     else if (!settings_failed(c->settings) && c->schedule.warmup > stable)
@@ -163,7 +173,7 @@ int run_config_read(struct run_config *c, struct settings *settings, struct plm_
     read_phases(c, &root);
     read_schedule(c, &root);
     read_eval(c, &root);
-    settings_read_saving(&root, 1000, 3, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every);
+    settings_read_saving(&root, 1000, 3, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every, &c->max_skipped);
     return settings_finish(settings, st);
 }
 
@@ -209,10 +219,11 @@ int run_config_check_world(const struct run_config *c, int world_size, struct pl
     return PLM_OK;
 }
 
+const char *const run_config_identity[] = {"model", "tokenizer", "seed", "optimizer", "schedule", "phases", NULL};
+
 int run_config_hash(const struct run_config *c, char hex[65], struct plm_status *st)
 {
-    static const char *const keys[] = {"model", "tokenizer", "seed", "optimizer", "schedule", "phases", NULL};
-    return settings_hash(c->settings, keys, hex, st);
+    return settings_hash(c->settings, run_config_identity, hex, st);
 }
 
 bool curriculum_at(const struct run_config *c, int64_t step, struct curriculum_point *out)

@@ -55,6 +55,7 @@ struct run_config {
     struct eval_source *eval;    /* (n_eval) */
     int64_t checkpoint_every;    /* steps between checkpoints; 0: only at the end */
     int checkpoint_keep;         /* how many to keep; 0: all */
+    int64_t max_skipped;         /* steps in a row without an update that end the job; 0: none */
     int64_t log_every;           /* steps between lines when the output is not a terminal */
 
     int64_t total_steps, total_tokens; /* derived */
@@ -69,6 +70,9 @@ void run_config_free(struct run_config *c);
 
 /* Every phase's batch_rows must be a multiple of micro_batch * world_size; the message suggests values. */
 int run_config_check_world(const struct run_config *c, int world_size, struct plm_status *st);
+
+/* The members of the configuration that decide what is learned: a run that goes on must agree in them. NULL at the end. */
+extern const char *const run_config_identity[];
 
 /* SHA-256 (hexadecimal) of what decides what is learned: everything but run_dir, threads, micro_batch, eval, checkpoint
  * and log, which may change when a run is continued. */

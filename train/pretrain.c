@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/corpus.h"
 #include "infer/base/clock.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
@@ -53,17 +54,37 @@ static int check_data(const struct run *r, struct plm_status *st)
     return code;
 }
 
+/* What each source of each phase holds. */
+static int describe_data(const struct run_config *c, json_t **out, struct plm_status *st)
+{
+    int code = (*out = json_object()) ? PLM_OK : status_no_memory(st, 0, "a description of the data");
+    for (int i = 0; i < c->n_phases; i++)
+        for (int k = 0; k < c->phases[i].n_sources && !code; k++) {
+            char name[PATH_MAX + 128], what[96];
+            snprintf(name, sizeof name, "phase '%s', %s", c->phases[i].name, c->phases[i].mixture[k].path);
+            code = corpus_describe(c->phases[i].mixture[k].path, what, st);
+            if (!code && json_object_set_new(*out, name, json_string(what)) != 0)
+                code = status_set(st, PLM_EINVAL, "the path '%s' is not UTF-8", c->phases[i].mixture[k].path);
+            if (code)
+                status_prefix(st, "phase '%s'", c->phases[i].name);
+        }
+    return code;
+}
+
 static int run_open(struct run *r, struct comm *comm, struct plm_status *st)
 {
     const struct run_config *c = r->c;
     struct trainer_options o = {.run_dir = c->run_dir, .tokenizer = c->tokenizer, .model_path = c->model_path ? r->model_path : NULL, .model = &c->model,
         .settings = c->settings, .seed = c->seed, .threads = c->threads, .max_rows = c->micro_batch, .max_len = longest_row(c), .adamw = c->adamw,
-        .clip = c->clip, .checkpoint_keep = c->checkpoint_keep, .log_every = c->log_every, .total_steps = c->total_steps};
+        .clip = c->clip, .checkpoint_keep = c->checkpoint_keep, .log_every = c->log_every, .total_steps = c->total_steps,
+        .identity = run_config_identity, .max_skipped = c->max_skipped};
     int code = run_config_check_world(c, comm->size, st);
     if (!code && c->model_path)
         code = checkpoint_resolve_shared(c->model_path, comm, r->model_path, st);
     if (!code)
         code = run_config_hash(c, o.config_sha256, st);
+    if (!code)
+        code = describe_data(c, &o.data, st);
     code = comm_agree(comm, code, st);
     if (!code)
         code = trainer_open(&r->t, &o, comm, st);
@@ -275,6 +296,7 @@ int pretrain_run(const struct run_config *c, struct comm *comm, struct pretrain_
         code = finish(&r, st);
     }
     result->steps = r.t.state.step;
+    result->learned = r.t.state.learned > 0;
     run_close(&r);
     signals_close();
     return code;

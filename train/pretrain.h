@@ -2,10 +2,13 @@
 #ifndef TRAIN_PRETRAIN_H
 #define TRAIN_PRETRAIN_H
 
+#include <stdbool.h>
+
 #include "train/comm.h"
 #include "train/curriculum.h"
 
 struct pretrain_result {
+    bool learned;        /* an update changed the weights, in this session or an earlier one */
     int stopped_by;    /* signal that ended the run early (its state is saved), or 0 */
     int64_t steps;     /* done so far, all sessions of the run together */
     double final_loss; /* of the last step */

@@ -19,13 +19,15 @@ void settings_read_optimizer(struct section *root, struct adamw *adamw, double *
         section_error(&s, NULL, "%s", st.message);
 }
 
-void settings_read_saving(struct section *root, int64_t every, int keep, int64_t *checkpoint_every, int *checkpoint_keep, int64_t *log_every)
+void settings_read_saving(struct section *root, int64_t every, int keep, int64_t *checkpoint_every, int *checkpoint_keep, int64_t *log_every,
+                          int64_t *max_skipped)
 {
     struct section checkpoint = section_object(root, "checkpoint");
     *checkpoint_every = section_int(&checkpoint, "every_steps", every, 0, MAX_STEPS);
     *checkpoint_keep = (int)section_int(&checkpoint, "keep", keep, 0, INT_MAX);
     struct section log = section_object(root, "log");
     *log_every = section_int(&log, "every_steps", 10, 1, MAX_STEPS);
+    *max_skipped = section_int(root, "max_skipped_steps", 10, 0, MAX_STEPS);
 }
 
 const json_t *settings_read_fields(struct section *s)

@@ -55,8 +55,10 @@ static int open_trainer(struct run *r, struct comm *comm, struct plm_status *st)
     const struct sft_config *c = r->c;
     struct trainer_options o = {.run_dir = c->run_dir, .tokenizer = c->tokenizer, .model_path = r->model_path, .settings = c->settings, .seed = c->seed,
         .threads = c->threads, .max_rows = c->micro_batch, .max_len = c->seq_len, .adamw = c->adamw, .clip = c->clip,
-        .checkpoint_keep = c->checkpoint_keep, .log_every = c->log_every, .total_steps = r->data.total_steps, .lora = c->adapt ? &c->lora : NULL};
-    int code = sft_data_hash(&r->data, c->adapt ? r->model_path : "", o.config_sha256, st); /* adapters are made around that very checkpoint */
+        .checkpoint_keep = c->checkpoint_keep, .log_every = c->log_every, .total_steps = r->data.total_steps, .lora = c->adapt ? &c->lora : NULL,
+        .identity = sft_config_identity, .max_skipped = c->max_skipped};
+    int code = sft_data_describe(&r->data, &o.data, st);
+    code = code ? code : sft_data_hash(&r->data, c->adapt ? r->model_path : "", o.config_sha256, st); /* adapters are made around that very checkpoint */
     code = comm_agree(comm, code, st);
     if (!code)
         code = trainer_open(&r->t, &o, comm, st);
@@ -341,6 +343,7 @@ int sft_run(const struct sft_config *c, struct comm *comm, struct sft_result *re
         code = run_steps(&r, result, st);
     }
     result->steps = r.t.state.step;
+    result->learned = r.t.state.learned > 0;
     run_close(&r);
     signals_close();
     return code;

@@ -154,7 +154,7 @@ int sft_config_read(struct sft_config *c, struct settings *settings, struct plm_
     read_phases(c, &root);
     read_eval(c, &root);
     read_early_stop(c, &root);
-    settings_read_saving(&root, 500, 2, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every);
+    settings_read_saving(&root, 500, 2, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every, &c->max_skipped);
     return settings_finish(settings, st);
 }
 
@@ -179,8 +179,9 @@ void sft_config_free(struct sft_config *c)
 
 bool sft_config_evaluates(const struct sft_config *c) { return c->n_eval > 0 || c->answers.path; }
 
+const char *const sft_config_identity[] = {"model", "seed", "seq_len", "optimizer", "lora", "neftune_alpha", "phases", NULL};
+
 int sft_config_hash(const struct sft_config *c, char hex[65], struct plm_status *st)
 {
-    static const char *const keys[] = {"model", "seed", "seq_len", "optimizer", "lora", "neftune_alpha", "phases", NULL};
-    return settings_hash(c->settings, keys, hex, st);
+    return settings_hash(c->settings, sft_config_identity, hex, st);
 }

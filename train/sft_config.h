@@ -97,6 +97,7 @@ struct sft_config {
 
     int64_t checkpoint_every;
     int checkpoint_keep;
+    int64_t max_skipped;         /* steps in a row without an update that end the job; 0: none */
     int64_t log_every;
 };
 
@@ -109,6 +110,9 @@ void sft_config_free(struct sft_config *c);
 
 /* Is anything evaluated? */
 bool sft_config_evaluates(const struct sft_config *c);
+
+/* The members of the configuration that decide what is learned: a run that goes on must agree in them. NULL at the end. */
+extern const char *const sft_config_identity[];
 
 /* SHA-256 of what decides what is learned, as far as the file says it: everything but tokenizer and templates
  * (the sequences made with them are hashed, sft_data_hash), run_dir, threads, micro_batch, eval, early_stop, checkpoint and log. */

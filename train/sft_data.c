@@ -176,7 +176,7 @@ static int plan_phase(struct sft_data *d, int i, struct plm_status *st)
     p->first_step = d->total_steps;
     d->total_steps += p->steps;
     d->total_tokens += llround((double)p->rows / (double)p->epoch_rows * (double)p->epoch_inputs);
-    const double warmup = how->warmup < 1 ? floor(how->warmup * (double)p->steps) : how->warmup;
+    const double warmup = schedule_warmup(how->warmup, (double)p->steps);
     if (warmup > (double)p->steps)
         return status_set(st, PLM_EINVAL, "the warm-up has %g steps, the whole phase has %lld", warmup, (long long)p->steps);
     /* The fall would end at the step after the last: no update is made with a rate of floor = 0. */
@@ -212,6 +212,21 @@ void sft_data_close(struct sft_data *d)
         examples_free(&d->phases[i].examples);
     free(d->phases);
     *d = (struct sft_data){0};
+}
+
+int sft_data_describe(const struct sft_data *d, json_t **out, struct plm_status *st)
+{
+    int code = (*out = json_object()) ? PLM_OK : status_no_memory(st, 0, "a description of the data");
+    for (int i = 0; i < d->c->n_phases && !code; i++) {
+        const struct examples *e = &d->phases[i].examples;
+        char name[160], what[128], hex[SHA256_HEX];
+        snprintf(name, sizeof name, "phase '%.100s'", d->c->phases[i].name);
+        code = sha256_bytes(e->tokens.data, e->tokens.length * sizeof *e->tokens.data, hex, st);
+        snprintf(what, sizeof what, "%lld examples, %lld tokens, %.16s", (long long)e->n, (long long)e->tokens.length, hex);
+        if (!code && json_object_set_new(*out, name, json_string(what)) != 0)
+            code = status_no_memory(st, 0, "a description of the data");
+    }
+    return code;
 }
 
 int sft_data_hash(const struct sft_data *d, const char *more, char hex[SHA256_HEX], struct plm_status *st)

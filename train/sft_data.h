@@ -5,6 +5,8 @@
 #ifndef TRAIN_SFT_DATA_H
 #define TRAIN_SFT_DATA_H
 
+#include <jansson.h>
+
 #include "infer/text/refine_template.h"
 #include "train/manifest.h"
 #include "train/packed_examples.h"
@@ -42,6 +44,9 @@ int sft_read_sources(struct examples *out, const struct sft_source *sources, int
 /* Read everything. Free with sft_data_close, also after an error. */
 int sft_data_open(struct sft_data *d, const struct sft_config *c, const struct sft_renderer *r, bool report, struct plm_status *st);
 void sft_data_close(struct sft_data *d);
+
+/* What each phase trains on, in words, as a new object of texts. */
+int sft_data_describe(const struct sft_data *d, json_t **out, struct plm_status *st);
 
 /* SHA-256 of the configuration's hash, another text, and all sequences and targets: what a run that continues must agree in. */
 int sft_data_hash(const struct sft_data *d, const char *more, char hex[SHA256_HEX], struct plm_status *st);

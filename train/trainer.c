@@ -12,6 +12,7 @@
 #include "optim/clip.h"
 #include "train/checkpoint.h"
 #include "train/files.h"
+#include "train/run_identity.h"
 #include "train/signals.h"
 
 #define TOKENIZER_LIMIT ((size_t)256 << 20)
@@ -83,21 +84,30 @@ static int continue_from(struct trainer *t, const char *path, struct plm_status 
     const struct checkpoint checkpoint = {.config = &t->step.config, .table = &t->step.table, .params = t->step.weights, .slots = slots,
         .n_slots = checkpoint_slots(t, slots), .slot_table = trained_table(t)};
     int code = checkpoint_load(path, &checkpoint, &state, st);
-    if (!code && strcmp(state.config_sha256, t->o.config_sha256) != 0)
-        code = status_set(st, PLM_EINVAL, "'%s' belongs to a run with another configuration (model, data, schedule or seed differ); "
-                          "give this run another run_dir, or remove that one", path);
     if (!code)
         code = check_tokenizer(t, path, st);
+    const bool same_data = !state.data || !t->o.data || json_equal(state.data, t->o.data);
+    if (!code && (strcmp(state.config_sha256, t->o.config_sha256) != 0 || !same_data))
+        code = run_identity_differs(path, t->o.run_dir, t->o.settings, t->o.identity, state.data, t->o.data, st);
     if (!code && t->o.extra)
         code = extra_params_load(t->o.extra, path, true, st);
-    if (code)
+    if (code) {
+        trainer_state_free(&state);
         return code;
+    }
+    trainer_state_free(&t->state);
     t->state = state;
     t->state.world_size = t->comm->size;
+    if (!state.data && t->o.data && t->comm->rank == 0)
+        log_info("'%s' does not say what its data held: it is taken to be what is there now", path);
+    if (!state.data)
+        t->state.data = json_incref(t->o.data);
     char total[32] = "";
     if (t->o.total_steps)
         snprintf(total, sizeof total, " of %lld", (long long)t->o.total_steps);
-    if (t->comm->rank == 0)
+    if (t->comm->rank == 0 && trainer_is_complete(t))
+        log_info("the run '%s' is complete: all %lld steps are done, in %s", t->o.run_dir, (long long)state.step, path);
+    else if (t->comm->rank == 0)
         log_info("continuing from %s (step %lld%s)", path, (long long)state.step, total);
     if (t->comm->rank == 0 && state.world_size != t->comm->size)
         log_info("it was saved by %d ranks, now there are %d: the same samples, but sums may differ in the last bits", state.world_size, t->comm->size);
@@ -116,6 +126,7 @@ static int load_state(struct trainer *t, struct plm_status *st)
         return code;
     memcpy(t->state.config_sha256, t->o.config_sha256, sizeof t->state.config_sha256);
     t->state.seed = t->o.seed;
+    t->state.data = json_incref(t->o.data);
     t->state.world_size = t->comm->size;
     if (t->o.model_path && (!*path || t->o.lora))
         code = checkpoint_load_weights(t->o.model_path, &t->step.table, t->step.weights, st);
@@ -137,6 +148,11 @@ static int load_state(struct trainer *t, struct plm_status *st)
     return comm_agree(t->comm, code, st);
 }
 
+bool trainer_is_complete(const struct trainer *t)
+{
+    return t->o.total_steps > 0 && t->state.step >= t->o.total_steps;
+}
+
 static int open_files(struct trainer *t, struct plm_status *st)
 {
     char path[PATH_MAX];
@@ -148,6 +164,20 @@ static int open_files(struct trainer *t, struct plm_status *st)
     if (t->comm->rank == 0 && !code)
         code = run_log_open(&t->log, t->o.run_dir, t->state.step, st);
     progress_open(&t->progress, t->comm->rank == 0 ? stderr : NULL, t->o.log_every);
+    return code;
+}
+
+/* Each rank reads its own files: are they the same? */
+static int ranks_compare(const struct trainer *t, struct plm_status *st)
+{
+    json_t *seen = json_pack("{s:s, s:s, s:O*}", "tokenizer_sha256", t->tokenizer_sha256, "configuration_sha256", t->o.config_sha256, "data",
+                             t->o.data);
+    char *text = seen ? json_dumps(seen, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    json_decref(seen);
+    int code = comm_agree(t->comm, text ? PLM_OK : status_no_memory(st, 0, "what the ranks have read"), st);
+    if (!code)
+        code = ranks_agree(t->comm, "tokenizer, model or data", text, NULL, st);
+    free(text);
     return code;
 }
 
@@ -170,6 +200,9 @@ int trainer_open(struct trainer *t, const struct trainer_options *o, struct comm
     matmul_select(&t->matmul);
     if (!code)
         code = step_create(&t->step, &model, o->max_rows, o->max_len, comm->size, o->seed, &t->matmul.ops, t->pool, st);
+    code = comm_agree(comm, code, st);
+    if (!code)
+        code = ranks_compare(t, st);
     if (!code && comm->rank == 0)
         code = directory_create(o->run_dir, st);
     if (!code && comm->rank == 0)
@@ -216,10 +249,26 @@ void trainer_close(struct trainer *t)
     free(t->tokenizer_config);
     if (t->comm)
         directory_unlock(t->lock);
+    trainer_state_free(&t->state);
+    json_decref(t->o.data);
     *t = (struct trainer){.lock = -1};
 }
 
 /* ---- updates ---- */
+
+/* An update that is not applied. The weights stay as they are, so that a loss that is not finite stays so. */
+static int skip(struct trainer *t, const char *why, struct plm_status *st)
+{
+    t->skipped++;
+    t->state.skipped_in_row++;
+    if (t->comm->rank == 0)
+        log_warn("step %lld skipped: %s", (long long)t->state.step + 1, why);
+    if (!t->o.max_skipped || t->state.skipped_in_row < t->o.max_skipped)
+        return PLM_OK;
+    return status_set(st, PLM_ELIMIT, "%lld steps in a row, up to step %lld, were skipped: %s. The checkpoints in '%s' from before are kept; "
+                      "continue from one with a lower learning rate or other data, or raise max_skipped_steps", (long long)t->state.skipped_in_row,
+                      (long long)t->state.step + 1, why, t->o.run_dir);
+}
 
 int trainer_update(struct trainer *t, double lr, struct step_control control, struct update_outcome *out, struct plm_status *st)
 {
@@ -247,12 +296,10 @@ int trainer_update(struct trainer *t, double lr, struct step_control control, st
     const double weight = out->control.weight_sum;
     out->grad_norm = weight > 0 ? sqrt(sum) / weight : 0;
     out->applied = weight > 0 && isfinite(sum) && out->control.nonfinite == 0;
-    if (!out->applied) {
-        t->skipped++;
-        if (t->comm->rank == 0)
-            log_warn("step %lld skipped: %s", (long long)t->state.step + 1, weight > 0 ? "loss or gradient is not finite" : "no token to predict");
-        return PLM_OK;
-    }
+    if (!out->applied)
+        return skip(t, weight > 0 ? "loss or gradient is not finite" : "no token to predict", st);
+    t->state.skipped_in_row = 0;
+    t->state.learned += sum > 0;
     const struct adamw_range all = {0, table->padded, trained_params(t), grads, t->m, t->v};
     const double scale = clip_factor(out->grad_norm, t->o.clip) / weight;
     adamw_update(&t->o.adamw, table, &all, ++t->state.updates, lr, scale, t->pool);
@@ -317,7 +364,7 @@ int trainer_save(struct trainer *t, char *path, struct plm_status *st)
         const struct checkpoint checkpoint = {.config = &t->step.config, .table = &t->step.table, .params = t->step.weights, .slots = slots,
             .n_slots = checkpoint_slots(t, slots), .slot_table = trained_table(t), .tokenizer = t->tokenizer_text,
             .tokenizer_bytes = t->tokenizer_bytes, .write_more = write_more, .ctx = t};
-        code = checkpoint_save(t->o.run_dir, &checkpoint, &t->state, t->o.checkpoint_keep, saved, st);
+        code = checkpoint_save(t->o.run_dir, &checkpoint, &t->state, t->state.skipped_in_row ? 0 : t->o.checkpoint_keep, saved, st);
         if (!code)
             progress_note(&t->progress, "step %lld: saved %s", (long long)t->state.step, saved);
         if (!code && path)

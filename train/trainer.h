@@ -3,6 +3,8 @@
 #ifndef TRAIN_TRAINER_H
 #define TRAIN_TRAINER_H
 
+#include <jansson.h>
+
 #include "infer/base/arena.h"
 #include "infer/model/model.h"
 #include "optim/adamw.h"
@@ -24,6 +26,9 @@ struct trainer_options {
     const struct model_config *model; /* when model_path is NULL */
     const struct settings *settings;  /* saved as run.json; NULL: not */
     char config_sha256[SHA256_HEX];   /* what a run that continues must agree in */
+    const char *const *identity;      /* the settings' members in it, to name what differs */
+    json_t *data;                     /* what each source of data holds, in words (an object of texts); NULL: not said. Taken over */
+    int64_t max_skipped;              /* steps in a row without an update that are an error; 0: none */
     uint64_t seed;
     int threads;
     int max_rows, max_len;            /* of a micro-batch */
@@ -80,12 +85,16 @@ struct update_outcome {
     bool applied;
 };
 
+/* Are all steps of the run done (of a job that knows its number of steps)? */
+bool trainer_is_complete(const struct trainer *t);
+
 /* One optimizer update from the gradients that the ranks have accumulated (those of sum(coef * nll)) and each rank's control (loss_sum, weight_sum, nonfinite; `stop` is
- * filled in here): sums over ranks, divides by the total weight, clips, applies. Not applied, and counted, when something is not finite or there is no weight.
+ * filled in here): sums over ranks, divides by the total weight, clips, applies. Not applied, and counted, when something is not finite or there is no weight; max_skipped times
+ * in a row: an error.
  * Collective. state.updates counts; the caller counts steps. */
 int trainer_update(struct trainer *t, double lr, struct step_control control, struct update_outcome *out, struct plm_status *st);
 
-/* RUN/step-N for state.step, from rank 0; path (PATH_MAX, NULL allowed) receives it there. Collective. */
+/* RUN/step-N for state.step, from rank 0. While updates are skipped no older checkpoint is pruned: the last one that an update made stays. path (PATH_MAX, NULL allowed) receives it there. Collective. */
 int trainer_save(struct trainer *t, char *path, struct plm_status *st);
 
 /* Keep another file in the checkpoints that follow. */

@@ -13,6 +13,8 @@
 struct trainer_state {
     int64_t step;                     /* optimizer steps done, skipped ones included */
     int64_t updates;                  /* updates applied: t of AdamW */
+    int64_t learned;                  /* updates of the whole run whose gradient was not zero */
+    int64_t skipped_in_row;           /* steps since the last update that was applied */
     int phase;                        /* of the next step */
     int64_t step_in_phase;
     int64_t tokens;                   /* input positions consumed */
@@ -20,9 +22,13 @@ struct trainer_state {
     uint64_t seed;
     char config_sha256[SHA256_HEX];   /* run_config_hash */
     int world_size;                   /* informational: any number of ranks may continue */
+    struct json_t *data;              /* a description of each source (texts), the state's own; NULL: not known */
     int n_recent;                     /* losses of the last steps, oldest first, exactly as computed */
     double recent_loss[RECENT_LOSSES];
 };
+
+/* Free what the state owns. A zeroed one is fine. */
+void trainer_state_free(struct trainer_state *s);
 
 /* Append a loss, dropping the oldest when full. A loss that is not finite is not recorded. */
 void trainer_state_add_loss(struct trainer_state *s, double loss);

@@ -323,7 +323,7 @@ reject "rounds of a run whose checkpoints are gone" "'lost/round-1' is there, bu
 cp -r sft moving && need "a run" "$plm" align align.json --set model.path=moving --set run_dir=moved --set rounds=1 --set eval.count=2
 "$plm" sft sft.json --set run_dir=more --set seed=2 --set phases.0.epochs=0.1 >/dev/null 2>&1
 cp -r "$(last more)" moving/step-00009999
-reject "a model.path that has been trained on since" "another configuration" -- "${align[@]}" --set model.path=moving --set run_dir=moved --set rounds=1 --set eval.count=2
+reject "a model.path that has been trained on since" "with other data" -- "${align[@]}" --set model.path=moving --set run_dir=moved --set rounds=1 --set eval.count=2
 cp -r whole torn && find torn -name "step-*" -not -name "step-00000000" -prune -exec rm -r {} + && sed -i '1s/[0-9]/7/' torn/round-1/pairs.jsonl
 reject "a damaged artefact" "round 1 cannot go on; remove 'torn/round-1'.*pairs.jsonl" -- "${align[@]}" --set run_dir=torn
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,7 +38,7 @@ int align_load_start_weights(struct align *a, const float **weights, struct plm_
 
 double round_learning_rate(const struct align_config *c, int round, int64_t step, int64_t steps)
 {
-    const double factor = pow(c->round_factor, round), warmup = c->warmup < 1 ? c->warmup * (double)steps : c->warmup;
+    const double factor = pow(c->round_factor, round), warmup = schedule_warmup(c->warmup, (double)steps);
     const double end = (double)steps + 1; /* the last update is above the floor */
     const struct schedule s = {.peak = c->peak * factor, .floor = c->floor * factor, .warmup = fmin(warmup, end), .stable_end = fmin(warmup, end), .decay_end = end,
         .shape = c->shape};
@@ -312,13 +313,32 @@ static int run_hash(const struct align *a, char hex[SHA256_HEX], struct plm_stat
     return code;
 }
 
+/* The files of tasks and pairs, by their content. */
+static int describe_data(const struct align_config *c, json_t **out, struct plm_status *st)
+{
+    int code = (*out = json_object()) ? PLM_OK : status_no_memory(st, 0, "a description of the data");
+    for (int i = -1; i < c->n_offline && !code; i++) {
+        const char *path = i < 0 ? c->prompts_path : c->offline[i].path;
+        char hex[SHA256_HEX];
+        struct stat info;
+        if (!path || stat(path, &info) != 0 || !S_ISREG(info.st_mode)) /* what reads it says so */
+            continue;
+        code = sha256_file(path, hex, NULL, st);
+        if (!code && json_object_set_new(*out, path, json_string(hex)) != 0)
+            code = status_set(st, PLM_EINVAL, "the path '%s' is not UTF-8", path);
+    }
+    return code;
+}
+
 static int open_trainer(struct align *a, struct comm *comm, struct plm_status *st)
 {
     const struct align_config *c = a->c;
     struct trainer_options o = {.run_dir = c->run_dir, .tokenizer = c->tokenizer, .model_path = a->model_path, .settings = c->settings, .seed = c->seed,
         .threads = c->threads, .max_rows = c->micro_batch, .max_len = c->seq_len, .adamw = c->adamw, .clip = c->clip, .checkpoint_keep = c->checkpoint_keep,
-        .log_every = c->log_every, .lora = c->adapt ? &c->lora : NULL};
-    int code = comm_agree(comm, run_hash(a, o.config_sha256, st), st);
+        .log_every = c->log_every, .lora = c->adapt ? &c->lora : NULL,
+        .identity = align_config_identity, .max_skipped = c->max_skipped};
+    int code = run_hash(a, o.config_sha256, st);
+    code = comm_agree(comm, code ? code : describe_data(c, &o.data, st), st);
     if (!code)
         code = trainer_open(&a->t, &o, comm, st);
     if (code)
@@ -426,6 +446,8 @@ static int agree_to_stop(struct align *a, bool more, struct plm_status *st)
 static int run_rounds(struct align *a, struct align_result *result, struct plm_status *st)
 {
     const int last = a->t.state.phase - 1; /* -1: the model at the start */
+    if (a->t.comm->rank == 0 && a->t.state.phase >= a->c->rounds)
+        log_info("the run '%s' is complete: all %d rounds are done", a->c->run_dir, a->c->rounds);
     int code = finish_round(a, last, st);
     if (!code)
         code = round_evaluate(a, last, st);
@@ -457,6 +479,7 @@ int align_run(const struct align_config *c, struct comm *comm, struct align_resu
     if (!code)
         code = run_rounds(&a, result, st);
     result->steps = a.t.state.step;
+    result->learned = a.t.state.learned > 0;
     if (!code && a.stopped)
         result->stopped_by = signals_stop_requested() ? signals_stop_requested() : 15;
     if (comm->rank == 0 && !code && !a.stopped)

@@ -14,10 +14,13 @@
 #ifndef TRAIN_ALIGN_ALIGN_H
 #define TRAIN_ALIGN_ALIGN_H
 
+#include <stdbool.h>
+
 #include "train/align/align_config.h"
 #include "train/comm.h"
 
 struct align_result {
+    bool learned;        /* an update changed the weights, in this session or an earlier one */
     int rounds;          /* complete */
     int64_t steps;
     int stopped_by;      /* signal, or 0 */

@@ -181,7 +181,7 @@ int align_config_read(struct align_config *c, struct settings *settings, struct 
     c->policy_tasks = (int)section_int(&policy, "batch_tasks", 16, 1, 1 << 20);
     c->policy_updates = (int)section_int(&policy, "updates", 1, 1, 1000);
     read_eval(c, &root);
-    settings_read_saving(&root, 0, 2, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every);
+    settings_read_saving(&root, 0, 2, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every, &c->max_skipped);
     if (!settings_failed(settings) && c->alpha > 0 && (c->method == METHOD_REJECTION_SFT || c->method == METHOD_GRPO))
         section_error(&root, "loss", "the refinement loss (alpha) goes with pairs, not with method \"%s\"", align_method_names[c->method]);
     if (!settings_failed(settings) && c->method == METHOD_GRPO && c->rollout.refinements > 0)
@@ -210,9 +210,9 @@ void align_config_free(struct align_config *c)
     *c = (struct align_config){0};
 }
 
+const char *const align_config_identity[] = {"model", "tokenizer", "template", "refine_template", "seed", "seq_len", "optimizer", "lora", "method", "rounds", "epochs", "batch_pairs", "learning_rate", "loss", "reference", "offline", "prompts", "rollout", "scorer", "selection", "policy", NULL};
+
 int align_config_hash(const struct align_config *c, char hex[65], struct plm_status *st)
 {
-    static const char *const keys[] = {"model", "tokenizer", "template", "refine_template", "seed", "seq_len", "optimizer", "lora", "method", "rounds", "epochs",
-        "batch_pairs", "learning_rate", "loss", "reference", "offline", "prompts", "rollout", "scorer", "selection", "policy", NULL};
-    return settings_hash(c->settings, keys, hex, st);
+    return settings_hash(c->settings, align_config_identity, hex, st);
 }

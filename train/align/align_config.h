@@ -88,6 +88,7 @@ struct align_config {
     struct align_eval eval;
     int64_t checkpoint_every;
     int checkpoint_keep;
+    int64_t max_skipped;         /* steps in a row without an update that end the job; 0: none */
     int64_t log_every;
 };
 
@@ -95,6 +96,9 @@ struct align_config {
 int align_config_load(struct align_config *c, const char *path, const char *const *overrides, int n, struct plm_status *st);
 int align_config_read(struct align_config *c, struct settings *settings, struct plm_status *st);
 void align_config_free(struct align_config *c);
+
+/* The members of the configuration that decide what is learned: a run that goes on must agree in them. NULL at the end. */
+extern const char *const align_config_identity[];
 
 /* SHA-256 of what decides what is learned: everything but run_dir, threads, micro_batch, eval, checkpoint and log. */
 int align_config_hash(const struct align_config *c, char hex[65], struct plm_status *st);

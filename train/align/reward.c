@@ -91,10 +91,16 @@ static int open_trainer(struct run *r, struct comm *comm, struct plm_status *st)
     const struct reward_statistics none = {.deviation = 1};
     struct trainer_options o = {.run_dir = c->run_dir, .tokenizer = c->tokenizer, .model_path = r->model_path, .settings = c->settings, .seed = c->seed,
         .threads = c->threads, .max_rows = c->micro_batch, .max_len = c->seq_len, .adamw = c->adamw, .clip = c->clip, .checkpoint_keep = c->checkpoint_keep,
-        .log_every = c->log_every, .total_steps = r->steps, .lora = c->adapt ? &c->lora : NULL, .extra = &r->head};
+        .log_every = c->log_every, .total_steps = r->steps, .lora = c->adapt ? &c->lora : NULL, .extra = &r->head,
+        .identity = reward_config_identity, .max_skipped = c->max_skipped};
     int code = open_head(r, st);
     if (!code)
         code = reward_data_hash(&r->data, c, o.config_sha256, st);
+    if (!code) {
+        char what[96];
+        snprintf(what, sizeof what, "%lld sequences, %.16s", (long long)r->data.train.e.n, o.config_sha256);
+        o.data = json_pack("{s:s}", "pairs", what);
+    }
     if (!code)
         code = set_statistics(r, &none, st);
     code = comm_agree(comm, code, st);
@@ -425,6 +431,7 @@ int reward_run(const struct reward_config *c, struct comm *comm, struct reward_r
     if (!code)
         code = run_steps(&r, result, st);
     result->steps = r.t.state.step;
+    result->learned = r.t.state.learned > 0;
     result->held_out = r.statistics;
     run_close(&r);
     signals_close();

@@ -2,10 +2,13 @@
 #ifndef TRAIN_ALIGN_REWARD_H
 #define TRAIN_ALIGN_REWARD_H
 
+#include <stdbool.h>
+
 #include "train/align/reward_config.h"
 #include "train/comm.h"
 
 struct reward_result {
+    bool learned;        /* an update changed the weights, in this session or an earlier one */
     int stopped_by;     /* signal that ended the run early (its state is saved), or 0 */
     int64_t steps;      /* done so far, all sessions of the run together */
     int64_t best_step;  /* of RUN/best; -1: nothing was evaluated */

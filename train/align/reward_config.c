@@ -94,7 +94,7 @@ int reward_config_read(struct reward_config *c, struct settings *settings, struc
     c->patience = (int)section_int(&stop, "patience", 0, 0, INT_MAX);
     if (c->patience && (!c->eval_every || !(c->n_eval || c->held_out > 0)))
         section_error(&stop, "patience", "stopping early needs eval.every_steps, and pairs.held_out or eval.sources");
-    settings_read_saving(&root, 0, 2, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every);
+    settings_read_saving(&root, 0, 2, &c->checkpoint_every, &c->checkpoint_keep, &c->log_every, &c->max_skipped);
     return settings_finish(settings, st);
 }
 
@@ -114,16 +114,17 @@ void reward_config_free(struct reward_config *c)
     *c = (struct reward_config){0};
 }
 
+const char *const reward_config_identity[] = {"model", "seed", "seq_len", "optimizer", "lora", "epochs", "batch_pairs", "learning_rate", "loss", "pairs", NULL};
+
 int reward_config_hash(const struct reward_config *c, char hex[65], struct plm_status *st)
 {
-    static const char *const keys[] = {"model", "seed", "seq_len", "optimizer", "lora", "epochs", "batch_pairs", "learning_rate", "loss", "pairs", NULL};
-    return settings_hash(c->settings, keys, hex, st);
+    return settings_hash(c->settings, reward_config_identity, hex, st);
 }
 
 double reward_learning_rate(const struct reward_config *c, int64_t step, int64_t steps)
 {
     const double end = (double)steps + 1; /* the last update is above the floor */
-    const double warmup = fmin(c->warmup < 1 ? c->warmup * (double)steps : c->warmup, end);
+    const double warmup = fmin(schedule_warmup(c->warmup, (double)steps), end);
     const struct schedule s = {.peak = c->peak, .floor = c->floor, .warmup = warmup, .stable_end = warmup, .decay_end = end, .shape = c->shape};
     return schedule_rate(&s, (double)step + 1);
 }

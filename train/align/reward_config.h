@@ -54,6 +54,7 @@ struct reward_config {
     int patience;
     int64_t checkpoint_every;
     int checkpoint_keep;
+    int64_t max_skipped;         /* steps in a row without an update that end the job; 0: none */
     int64_t log_every;
 };
 
@@ -61,6 +62,9 @@ struct reward_config {
 int reward_config_load(struct reward_config *c, const char *path, const char *const *overrides, int n, struct plm_status *st);
 int reward_config_read(struct reward_config *c, struct settings *settings, struct plm_status *st);
 void reward_config_free(struct reward_config *c);
+
+/* The members of the configuration that decide what is learned: a run that goes on must agree in them. NULL at the end. */
+extern const char *const reward_config_identity[];
 
 /* SHA-256 of what decides what is learned, as far as the file says it. */
 int reward_config_hash(const struct reward_config *c, char hex[65], struct plm_status *st);

@@ -23,6 +23,7 @@ struct policy_batch {
     float *reference;             /* (tokens of e) NULL: no KL term */
     float *log_probs, *coef;      /* (tokens of e) */
     int64_t groups, tied;
+    int64_t too_long, truncated;  /* answers with an advantage that were left out: longer than a row; cut off (mask_truncated) */
     double reward, reward_spread; /* means over groups */
     struct policy_stats stats;
     double normaliser;
@@ -62,10 +63,15 @@ static int add_group(struct policy_batch *b, const struct rollout *r, struct enc
     }
     for (int64_t i = 0; i < n && !code; i++) {
         const struct answer *a = &b->set.answers[first + i];
-        if (!a->scored || a->n == 0 || (b->c->policy.mask_truncated && !a->ended))
+        if (!a->scored || a->n == 0)
             continue;
+        if (b->c->policy.mask_truncated && !a->ended) {
+            b->truncated++;
+            continue;
+        }
         code = rollout_sequence(r, encoder, &b->set, first + i, &b->e, st);
         if (!code && example_length(&b->e, b->e.n - 1) > max_len) { /* does not fit a row: it was made by a longer context */
+            b->too_long++;
             b->e.n--;
             b->e.tokens.length = b->e.target.length = (size_t)b->e.begin[b->e.n];
         } else if (!code) {
@@ -172,7 +178,7 @@ static int update(struct align *a, int round, int64_t step, int64_t steps, struc
 }
 
 struct round_totals {
-    int64_t tokens, groups, tied;
+    int64_t tokens, groups, tied, too_long, truncated, learned; /* learned: answers that taught something */
 };
 
 /* What rollouts before the one that this session goes on with were like, from their answers. Rank 0. */
@@ -248,11 +254,31 @@ static int rollout_step(struct align *a, int round, int64_t rollout, int64_t rol
     totals->tokens += stats.tokens;
     totals->groups += b.groups;
     totals->tied += b.tied;
+    totals->too_long += b.too_long;
+    totals->truncated += b.truncated;
+    totals->learned += b.e.n;
     const int64_t steps = rollouts * c->policy_updates;
     for (int64_t step = a->t.state.step_in_phase; step < (rollout + 1) * c->policy_updates && !code && !a->stopped; step++)
         code = update(a, round, step, steps, &b, &turn, st);
     batch_close(&b);
     return code;
+}
+
+/* What did not teach anything in this round, and what to do about it. A round of tied groups is ordinary near the end, so the next one
+ * follows; the run's end says whether any of them taught something. */
+static void warn_of_losses(const struct align *a, int round, const struct round_totals *t)
+{
+    if (t->too_long)
+        log_warn("round %d: %lld answers were left out: with their prompts they are longer than seq_len (%d); raise it, or lower rollout.max_tokens",
+                 round + 1, (long long)t->too_long, a->c->seq_len);
+    if (t->truncated)
+        log_warn("round %d: %lld answers were left out: they were cut off before they ended (policy.mask_truncated); raise rollout.max_tokens",
+                 round + 1, (long long)t->truncated);
+    if (t->groups > 0 && t->tied == t->groups)
+        log_warn("round %d: all answers of every one of %lld groups had the same reward (frac_reward_zero_std is 1): nothing was learned in it; the "
+                 "tasks are too hard or too easy, or the scorer does not understand the answers (plm score)", round + 1, (long long)t->groups);
+    else if (t->learned == 0 && t->groups > 0)
+        log_warn("round %d: no answer was left to learn from", round + 1);
 }
 
 int round_train_policy(struct align *a, int round, struct plm_status *st)
@@ -273,13 +299,13 @@ int round_train_policy(struct align *a, int round, struct plm_status *st)
         code = rollout_step(a, round, i, rollouts, list + at, n - at < c->policy_tasks ? n - at : c->policy_tasks, &totals, st);
     }
     free(list);
-    if (!code && !a->stopped && totals.groups > 0 && totals.tied == totals.groups)
-        code = status_set(st, PLM_EINVAL, "the answers of every one of %lld groups had the same reward: nothing was learned; the tasks are too hard or too easy, or the "
-                          "scorer does not understand the answers (plm score)", (long long)totals.groups);
+    if (!code && !a->stopped && a->t.comm->rank == 0)
+        warn_of_losses(a, round, &totals);
     if (code || a->stopped || a->t.comm->rank != 0)
         return code ? status_prefix(st, "round %d", round + 1) : PLM_OK;
     const double seconds = seconds_now() - begin;
     const struct metric values[] = {{"round", round + 1, NULL}, {"generated_tokens", (double)totals.tokens, NULL}, {"tied", (double)totals.tied, NULL},
-        {"tied_share", totals.groups ? (double)totals.tied / (double)totals.groups : 0, NULL}, {"round_s", seconds, NULL}};
+        {"tied_share", totals.groups ? (double)totals.tied / (double)totals.groups : 0, NULL}, {"too_long", (double)totals.too_long, NULL},
+        {"truncated", (double)totals.truncated, NULL}, {"round_s", seconds, NULL}};
     return run_log_write(a->t.log, a->t.state.step, values, sizeof values / sizeof *values, st);
 }
