@@ -121,6 +121,8 @@ honest = {
     "what is printed": ("def hello(name): print('hello', name)", "import io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out):\n    hello('you')\nassert out.getvalue() == 'hello you\\n'\n"),
     "what is read": ("def ask(): return int(input('n? ')) + 1", "import builtins\nbuiltins.input = lambda prompt: '41'\nassert ask() == 42\n"),
     "standard input of its own": ("import sys\nnothing = sys.stdin.read()\ndef f(): return nothing", "assert f() == ''\n"),
+    "processes": ("import os\nif os.fork() == 0:\n    raise ValueError('of the copy')\nos.wait()\nif os.fork() == 0:\n    import time\n    time.sleep(300)\n"
+                  "r, w = os.pipe()\ndef f(x):\n    if os.fork() == 0:\n        os.write(w, b'%d' % (x * x))\n        os._exit(0)\n    return int(os.read(r, 9))", "assert f(3) == 9\nassert f(4) == 16\n"),
     "unittest": ("def add(a, b):\n    return a + b", "import unittest\nclass T(unittest.TestCase):\n    def test_add(self): self.assertEqual(add(2, 3), 5)\nif __name__ == '__main__': unittest.main()\n"),
     "coroutines": ("async def add(a, b): return a + b", "import asyncio\nassert asyncio.run(add(2, 3)) == 5\n"),
     "named as a builtin": ("def sum(a, b): return a + b", "assert sum(2, 3) == 5\nassert sum(1, 1) == 2\n"),

@@ -46,10 +46,12 @@ expect "a configuration, overridden" '"mean": *1.0' -- "$plm" score own.jsonl --
 expect "without its flexibility" '"mean": *0.0' -- "$plm" score own.jsonl --config scorer.json --set flexible=false --limit 1 --json
 
 echo "- programs that are judged"
+confine=full # where this user gets no namespaces: what there is
+"$plm" score programs.jsonl --scorer tests --set 'command=["sh", "-s"]' 2>&1 | grep -q "cannot confine" && confine=weak
 for kind in hostile honest; do
     checks=$((checks + 1))
     python3 "$here/hostile_answers.py" $kind >$kind.jsonl
-    "$plm" score $kind.jsonl --scorer tests -t 2 --set timeout_s=60 --set memory_mib=256 --items $kind.items >out.txt 2>err.txt || fail "$kind answers: $(cat err.txt)"
+    "$plm" score $kind.jsonl --scorer tests -t 2 --set confine=$confine --set timeout_s=60 --set memory_mib=256 --items $kind.items >out.txt 2>err.txt || fail "$kind answers: $(cat err.txt)"
     wrong=$(python3 "$here/wrong_scores.py" $kind.jsonl $kind.items $([ $kind = honest ] && echo 1 || echo 0))
     [ -z "$wrong" ] || fail "$kind answers with another score than they should have: $wrong"
 done

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -15,8 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "infer/base/log.h"
 #include "train/align/confine.h"
+#include "train/align/usage.h"
 
 #define STACK_BYTES (128 << 10) /* of the child until it executes */
 #define CONFINED_PATH "/usr/local/bin:/usr/bin:/bin"
@@ -26,8 +25,8 @@ extern char **environ;
 
 const char *child_guard_name(enum child_guard guard)
 {
-    return guard == CHILD_NAMESPACES ? "namespaces (no network, read-only files)" : guard == CHILD_FILTER ? "a system call filter" :
-           "another user";
+    return guard == CHILD_NAMESPACES ? "namespaces (own processes, an empty root)" : guard == CHILD_FILTER ? "a system call filter" :
+           guard == CHILD_USER ? "another user" : "protection of this user's files and of this process's memory (Landlock)";
 }
 
 /* ---- what it runs, where, and with which environment ---- */
@@ -56,14 +55,19 @@ struct environment {
     char own[3][300];
 };
 
-static int environment_make(struct environment *e, const char *directory, struct plm_status *st)
+static int environment_make(struct environment *e, struct plm_status *st)
 {
-    size_t n = 0, inherited = 0;
-    while (!directory && environ && environ[inherited])
+    size_t inherited = 0;
+    while (environ && environ[inherited])
         inherited++;
     e->variables = calloc(inherited + 8, sizeof *e->variables);
-    if (!e->variables)
-        return status_no_memory(st, (inherited + 8) * sizeof *e->variables, "an environment");
+    return e->variables ? PLM_OK : status_no_memory(st, (inherited + 8) * sizeof *e->variables, "an environment");
+}
+
+/* Ours and one more; for a confined child nothing but what it needs, and its directory. */
+static void environment_fill(struct environment *e, const char *directory)
+{
+    size_t n = 0;
     if (directory) {
         e->variables[n++] = (char *)"PATH=" CONFINED_PATH;
         e->variables[n++] = (char *)"LANG=C.UTF-8";
@@ -74,113 +78,107 @@ static int environment_make(struct environment *e, const char *directory, struct
         e->variables[n++] = e->own[0];
         e->variables[n++] = e->own[1];
     } else {
-        for (size_t i = 0; i < inherited; i++)
+        for (size_t i = 0; environ && environ[i]; i++)
             if (strncmp(environ[i], "PYTHONUNBUFFERED=", 17) != 0)
                 e->variables[n++] = environ[i];
         e->variables[n++] = (char *)"PYTHONUNBUFFERED=1"; /* print() must reach us line by line */
     }
-    return PLM_OK;
-}
-
-/* An empty directory, given to the user the child becomes (0: our own); one that this machine has no place for becomes 65534. */
-static int directory_make(char directory[256], uint32_t *uid, struct plm_status *st)
-{
-    const char *base = getenv("TMPDIR");
-    if (!base || *base != '/' || strlen(base) > 200)
-        base = "/tmp";
-    snprintf(directory, 256, "%s/plm-child-XXXXXX", base);
-    if (!mkdtemp(directory)) {
-        *directory = 0;
-        return status_set(st, PLM_EIO, "cannot make a directory for a program under '%s': %s; set TMPDIR to one that can be written", base,
-                          strerror(errno));
-    }
-    if (*uid && chown(directory, *uid, *uid)) {
-        *uid = 65534;
-        if (chown(directory, *uid, *uid))
-            *uid = 0;
-    }
-    return PLM_OK;
-}
-
-static int remove_entry(const char *path, const struct stat *s, int type, struct FTW *ftw)
-{
-    (void)s, (void)ftw;
-    return type == FTW_DP || type == FTW_D ? rmdir(path) : unlink(path);
-}
-
-static int open_entry(const char *path, const struct stat *s, int type, struct FTW *ftw)
-{
-    (void)s, (void)ftw;
-    return type == FTW_D || type == FTW_DNR ? chmod(path, 0700), 0 : 0;
-}
-
-static void directory_drop(const char *directory)
-{
-    if (!*directory || rmdir(directory) == 0)
-        return;
-    nftw(directory, open_entry, 16, FTW_PHYS);
-    if (nftw(directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS))
-        log_warn("cannot remove '%s', the directory of a program that has ended: %s", directory, strerror(errno));
+    e->variables[n] = NULL;
 }
 
 /* ---- starting ---- */
 
-/* Namespaces of our own right, else inside a user namespace, else none: the first that the kernel allows. */
-static pid_t clone_child(struct confine_plan *p, unsigned char *stack)
+static void close_end(int *fd)
 {
-    static const int tries[] = {NAMESPACES, NAMESPACES | CLONE_NEWUSER, 0};
-    const uint32_t uid = p->uid;
-    pid_t pid = -1;
-    for (int i = p->confine ? 0 : 2; i < 3 && pid < 0; i++) {
-        p->namespaces = i < 2;
-        p->user_namespace = i == 1;
-        p->uid = i == 1 ? 0 : uid;
-        p->missing = p->confine && i == 2 ? CHILD_NAMESPACES : 0;
-        p->error = 0;
-        pid = clone(confine_and_exec, stack + STACK_BYTES, CLONE_VM | CLONE_VFORK | SIGCHLD | tries[i], p);
-    }
-    return pid;
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
 }
 
-static int launch(struct child *c, const struct child_options *o, const int ends[3], uint32_t uid, struct plm_status *st)
-{
-    char path[512], mount_options[128];
-    const char *search = o->confine ? CONFINED_PATH : getenv("PATH");
-    if (!find_program(o->argv[0], search ? search : CONFINED_PATH, path))
-        return status_set(st, PLM_EIO, "cannot start '%.200s': there is no such program in %s", o->argv[0], search ? search : CONFINED_PATH);
+/* How a child is kept from the rest: namespaces of our own right, else inside a user namespace, else (only when that is enough) none. */
+struct way {
+    bool namespaces, user_namespace;
+};
+
+struct start {
+    const struct child_options *o;
+    const int *ends;
+    const char *path;        /* of the program */
     struct environment e;
-    int code = environment_make(&e, o->confine ? c->directory : NULL, st);
-    if (code)
-        return code;
-    unsigned char *stack = malloc(STACK_BYTES);
-    if (!stack) {
-        free(e.variables);
-        return status_no_memory(st, STACK_BYTES, "a child's stack");
-    }
-    snprintf(mount_options, sizeof mount_options, "mode=0777,nr_inodes=10000,size=%lld",
-             (long long)(o->limits.file_bytes > 0 ? o->limits.file_bytes : INT64_C(1) << 30));
-    struct confine_plan plan = {.path = path, .argv = (char *const *)(uintptr_t)o->argv, .envp = e.variables,
-        .fds = {ends[0], ends[1], ends[2]}, .n_fds = 3 + o->n_extra, .confine = o->confine, .uid = uid, .directory = o->confine ? c->directory : NULL,
-        .directory_mount = mount_options, .outer_uid = geteuid(), .outer_gid = getegid(), .limits = o->limits};
-    memcpy(plan.fds + 3, o->extra, (size_t)o->n_extra * sizeof *o->extra);
+    unsigned char *stack;
+    char mount_options[128];
+    struct confine_plan plan;
+};
+
+/* True when it runs. Else plan.step and plan.error say what failed. */
+static bool launch(struct child *c, struct start *s, struct way way, uint32_t uid)
+{
+    const struct child_options *o = s->o;
+    struct confine_plan *p = &s->plan;
+    *p = (struct confine_plan){.path = s->path, .argv = (char *const *)(uintptr_t)o->argv, .envp = s->e.variables,
+        .fds = {s->ends[0], s->ends[1], s->ends[2]}, .n_fds = 3 + o->n_extra, .confine = o->confine != CHILD_FREE,
+        .weak = o->confine == CHILD_WEAK, .namespaces = way.namespaces, .user_namespace = way.user_namespace,
+        .uid = way.user_namespace ? 0 : uid, .paths = o->paths, .directory = *c->scratch.path ? c->scratch.path : NULL,
+        .directory_mount = s->mount_options, .cgroup = c->group.procs, .outer_uid = geteuid(), .outer_gid = getegid(), .limits = o->limits};
+    memcpy(p->fds + 3, o->extra, (size_t)o->n_extra * sizeof *o->extra);
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* no handler may run in the child: it would run in our memory */
-    const pid_t pid = clone_child(&plan, stack);
-    const int error = errno;
+    const pid_t pid = clone(confine_and_exec, s->stack + STACK_BYTES,
+                            CLONE_VM | CLONE_VFORK | SIGCHLD | (way.namespaces ? NAMESPACES : 0) | (way.user_namespace ? CLONE_NEWUSER : 0), p);
+    if (pid < 0) {
+        p->error = errno;
+        p->step = way.namespaces ? "get namespaces" : "start";
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    free(stack);
-    free(e.variables);
-    if (pid < 0)
-        return status_set(st, PLM_EIO, "cannot start '%.200s': %s", o->argv[0], strerror(error));
-    if (plan.error) {
-        waitpid(pid, NULL, 0);
-        return status_set(st, PLM_EIO, "cannot start '%.200s' (%s): it could not %s: %s", o->argv[0], path, plan.step, strerror(plan.error));
+    if (p->error) {
+        if (pid > 0)
+            waitpid(pid, NULL, 0);
+        return false;
     }
     c->pid = pid;
-    c->missing = plan.missing;
+    c->missing |= p->missing | (p->confine && !way.namespaces ? CHILD_NAMESPACES : 0);
     c->exit_fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    return PLM_OK;
+    return true;
+}
+
+static int not_confined(const struct start *s, struct plm_status *st)
+{
+    return status_set(st, PLM_EIO, "cannot confine '%.100s': it could not %s: %s. Programs of a model are run only behind namespaces (own processes, no "
+                      "network, an empty root) and a system call filter. Give this user namespaces (root; or sysctl user.max_user_namespaces, "
+                      "kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in Docker --security-opt seccomp=unconfined "
+                      "--security-opt systempaths=unconfined), or set \"confine\": \"weak\" in the scorer to run them with less", s->o->argv[0], s->plan.step,
+                      strerror(s->plan.error));
+}
+
+/* The strongest way that this machine has; without namespaces only where the caller says that less will do. */
+static int launch_best(struct child *c, struct start *s, struct plm_status *st)
+{
+    static const struct way ways[] = {{true, false}, {true, true}, {false, false}};
+    const struct child_options *o = s->o;
+    /* one user per running child: what the limit of processes counts, and what signals and files of others are kept from */
+    uint32_t uid = o->confine && geteuid() == 0 ? SCRATCH_FIRST_UID + (uint32_t)syscall(SYS_gettid) : 0;
+    bool started = false;
+    for (int i = o->confine ? 0 : 2; i < 3 && !started; i++) {
+        const bool change_user = uid != 0 && ways[i].namespaces == false;
+        if (i == 2 && o->confine == CHILD_CONFINED)
+            return not_confined(s, st);
+        if (i == 2 && o->confine) {
+            const int code = scratch_make(&c->scratch, &uid, st);
+            if (code)
+                return code;
+        }
+        if (change_user && !uid)
+            c->missing |= CHILD_USER;
+        environment_fill(&s->e, !o->confine ? NULL : i == 2 ? c->scratch.path : "/tmp");
+        started = launch(c, s, ways[i], uid);
+        if (!started && ways[i].namespaces && s->plan.step && !strcmp(s->plan.step, "start"))
+            break; /* it is the program that cannot be started, not its confinement */
+    }
+    if (started)
+        return PLM_OK;
+    return status_set(st, PLM_EIO, "cannot start '%.200s' (%s): it could not %s: %s%s", o->argv[0], s->path, s->plan.step, strerror(s->plan.error),
+                      o->confine && s->plan.error == ENOENT ? "; a confined program sees /usr, /bin, /lib and the scorer's \"paths\"" : "");
 }
 
 int child_input(const char *input, size_t n, int *fd, struct plm_status *st)
@@ -204,29 +202,33 @@ int child_input(const char *input, size_t n, int *fd, struct plm_status *st)
     return PLM_OK;
 }
 
-static void close_end(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 int child_start(struct child *c, const struct child_options *o, struct plm_status *st)
 {
     int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}};
-    *c = (struct child){.in = -1, .out = -1, .err = -1, .exit_fd = -1};
+    char path[512];
+    const char *search = o->confine ? CONFINED_PATH : getenv("PATH");
+    *c = (struct child){.in = -1, .out = -1, .err = -1, .exit_fd = -1, .group = {.procs = -1}, .scratch = {.lock = -1}};
+    if (!find_program(o->argv[0], search ? search : CONFINED_PATH, path))
+        return status_set(st, PLM_EIO, "cannot start '%.200s': there is no such program in %s", o->argv[0], search ? search : CONFINED_PATH);
     int code = PLM_OK;
     for (int i = o->input >= 0; i < 3 && !code; i++)
         if (pipe2(pipes[i], O_CLOEXEC))
             code = status_set(st, PLM_EIO, "cannot make a pipe: %s", strerror(errno));
-    /* one user per running child: what the limit of processes counts, and what signals and files of others are kept from */
-    uint32_t uid = o->confine && geteuid() == 0 ? UINT32_C(0x40000000) + (uint32_t)syscall(SYS_gettid) : 0;
-    const bool change_user = uid != 0;
-    if (!code && o->confine)
-        code = directory_make(c->directory, &uid, st);
     const int ends[3] = {o->input >= 0 ? o->input : pipes[0][0], pipes[1][1], pipes[2][1]};
+    struct start s = {.o = o, .ends = ends, .path = path, .stack = malloc(STACK_BYTES)};
+    if (!code && !s.stack)
+        code = status_no_memory(st, STACK_BYTES, "a child's stack");
     if (!code)
-        code = launch(c, o, ends, uid, st);
+        code = environment_make(&s.e, st);
+    snprintf(s.mount_options, sizeof s.mount_options, "mode=0777,nr_inodes=10000,size=%lld",
+             (long long)(o->limits.file_bytes > 0 ? o->limits.file_bytes : INT64_C(1) << 30));
+    c->limits = o->limits;
+    if (!code && o->confine && o->limits.memory_bytes > 0)
+        c->counted = o->count_memory && cgroup_make(&c->group, o->limits.memory_bytes, o->limits.processes);
+    if (!code)
+        code = launch_best(c, &s, st);
+    free(s.stack);
+    free(s.e.variables);
     c->in = pipes[0][1], c->out = pipes[1][0], c->err = pipes[2][0];
     close_end(&pipes[0][0]);
     close_end(&pipes[1][1]);
@@ -235,8 +237,6 @@ int child_start(struct child *c, const struct child_options *o, struct plm_statu
         child_stop(c, NULL);
         return code;
     }
-    if (change_user && !uid)
-        c->missing |= CHILD_USER;
     for (int i = 0; i < 3; i++) {
         const int fd = i == 0 ? c->in : i == 1 ? c->out : c->err;
         if (fd >= 0)
@@ -272,6 +272,16 @@ bool child_ended(const struct child *c)
     return waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == c->pid;
 }
 
+enum child_excess child_excess(const struct child *c)
+{
+    const struct child_limits *l = &c->limits;
+    if (!c->counted && l->memory_bytes > 0 && usage_memory(c->pid) > l->memory_bytes)
+        return CHILD_TOO_MUCH_MEMORY;
+    if (*c->scratch.path && l->file_bytes > 0 && usage_files(c->scratch.path, c->pid) > l->file_bytes)
+        return CHILD_TOO_MANY_BYTES;
+    return CHILD_WITHIN;
+}
+
 void child_kill(const struct child *c)
 {
     if (c->pid <= 0)
@@ -298,6 +308,6 @@ void child_stop(struct child *c, int *status)
     close_end(&c->out);
     close_end(&c->err);
     close_end(&c->exit_fd);
-    directory_drop(c->directory);
-    *c->directory = 0;
+    scratch_drop(&c->scratch);
+    cgroup_drop(&c->group);
 }

@@ -2,95 +2,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#if defined(__x86_64__)
-#define THIS_ARCH AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define THIS_ARCH AUDIT_ARCH_AARCH64
-#endif
+#include "train/align/filter.h"
+#include "train/align/root.h"
 
 /* Inside a user namespace the child is this user ("nobody"), whoever it is outside. */
 #define INNER_UID "65534"
-
-/* ---- system call filter ---- */
-
-#ifdef THIS_ARCH
-
-static const int refused[] = {
-    SYS_socket, SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, SYS_unshare,
-    SYS_setns, SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_io_uring_setup, SYS_keyctl, SYS_add_key, SYS_request_key, SYS_kexec_load,
-    SYS_init_module, SYS_finit_module, SYS_delete_module, SYS_reboot, SYS_swapon, SYS_swapoff, SYS_open_by_handle_at, SYS_setsid,
-    SYS_setpgid, SYS_open_tree, SYS_move_mount, SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_mount_setattr, SYS_acct, SYS_settimeofday,
-    SYS_clock_settime, SYS_adjtimex, SYS_sethostname, SYS_pidfd_open, SYS_pidfd_getfd, SYS_pidfd_send_signal,
-};
-enum { N_REFUSED = sizeof refused / sizeof *refused, NAMESPACE_FLAGS = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET |
-       CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP };
-
-#define LOAD(field) (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned)offsetof(struct seccomp_data, field))
-#define SKIP_UNLESS(op, value, n) (struct sock_filter)BPF_JUMP(BPF_JMP | (op) | BPF_K, (unsigned)(value), 0, n)
-#define ANSWER(action) (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, (unsigned)(action))
-
-/* own_processes: kill can only reach the child's own processes, and is allowed. */
-__attribute__((no_sanitize("address", "undefined")))
-static int install_filter(bool own_processes)
-{
-    struct sock_filter f[2 * N_REFUSED + 32];
-    int n = 0;
-    f[n++] = LOAD(arch);
-    f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, THIS_ARCH, 1, 0);
-    f[n++] = ANSWER(SECCOMP_RET_KILL_PROCESS);
-    f[n++] = LOAD(nr);
-#if defined(__x86_64__)
-    f[n++] = SKIP_UNLESS(BPF_JGE, 0x40000000, 1); /* the x32 numbers */
-    f[n++] = ANSWER(SECCOMP_RET_ERRNO | ENOSYS);
-#endif
-    for (int i = 0; i < N_REFUSED; i++) {
-        const int nr = refused[i];
-        f[n++] = SKIP_UNLESS(BPF_JEQ, nr, 1);
-        f[n++] = ANSWER(SECCOMP_RET_ERRNO | EPERM);
-    }
-    f[n++] = SKIP_UNLESS(BPF_JEQ, SYS_clone3, 1); /* its flags are behind a pointer; libraries fall back to clone */
-    f[n++] = ANSWER(SECCOMP_RET_ERRNO | ENOSYS);
-    f[n++] = SKIP_UNLESS(BPF_JEQ, SYS_clone, 3);
-    f[n++] = LOAD(args[0]);
-    f[n++] = SKIP_UNLESS(BPF_JSET, NAMESPACE_FLAGS, 1);
-    f[n++] = ANSWER(SECCOMP_RET_ERRNO | EPERM);
-    f[n++] = LOAD(nr);
-    if (!own_processes) { /* as the same user it could kill the trainer: only itself is left to it */
-        f[n++] = SKIP_UNLESS(BPF_JEQ, SYS_kill, 1);
-        f[n++] = ANSWER(SECCOMP_RET_ERRNO | EPERM);
-        f[n++] = SKIP_UNLESS(BPF_JEQ, SYS_tkill, 1);
-        f[n++] = ANSWER(SECCOMP_RET_ERRNO | EPERM);
-        f[n++] = SKIP_UNLESS(BPF_JEQ, SYS_rt_sigqueueinfo, 1);
-        f[n++] = ANSWER(SECCOMP_RET_ERRNO | EPERM);
-        f[n++] = SKIP_UNLESS(BPF_JEQ, SYS_tgkill, 3);
-        f[n++] = LOAD(args[0]);
-        f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)syscall(SYS_getpid), 1, 0);
-        f[n++] = ANSWER(SECCOMP_RET_ERRNO | EPERM);
-    }
-    f[n++] = ANSWER(SECCOMP_RET_ALLOW);
-    const struct sock_fprog program = {.len = (unsigned short)n, .filter = f};
-    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
-}
-
-#else
-static int install_filter(bool own_processes)
-{
-    (void)own_processes;
-    return -1;
-}
-#endif
 
 /* ---- namespaces ---- */
 
@@ -121,25 +46,6 @@ static bool write_map(const char *path, uint32_t outer)
     text[n++] = ' ';
     text[n++] = '1';
     return write_file(path, text, n);
-}
-
-/* Linux 5.12; older kernels and C libraries do without a read-only file system. */
-struct mount_attributes {
-    uint64_t set, clear, propagation, user_namespace;
-};
-enum { ATTRIBUTE_READ_ONLY = 1, ATTRIBUTE_NO_SUID = 2 };
-
-__attribute__((no_sanitize("address", "undefined")))
-static bool arrange_mounts(struct confine_plan *p)
-{
-    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
-        return false;
-    if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL)) /* else it would see all processes of the machine */
-        mount("none", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, "size=4k");
-    struct mount_attributes a = {.set = ATTRIBUTE_READ_ONLY | ATTRIBUTE_NO_SUID};
-    if (syscall(SYS_mount_setattr, AT_FDCWD, "/", 0x8000 /* AT_RECURSIVE */, &a, sizeof a))
-        return false;
-    return mount("none", p->directory, "tmpfs", MS_NOSUID | MS_NODEV, p->directory_mount) == 0;
 }
 
 /* ---- limits ---- */
@@ -193,6 +99,18 @@ static bool become(uint32_t uid)
            syscall(SYS_setresuid, uid, uid, uid) == 0;
 }
 
+/* All of them, now and after any exec: also of one that stays root, in this or in its own user namespace. */
+__attribute__((no_sanitize("address", "undefined")))
+static void drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct none[2] = {0};
+    for (int i = 0; i < 64 && prctl(PR_CAPBSET_DROP, i, 0, 0, 0) == 0; i++)
+        continue;
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    syscall(SYS_capset, &header, none);
+}
+
 __attribute__((no_sanitize("address", "undefined")))
 static void failed(struct confine_plan *p, const char *step)
 {
@@ -211,26 +129,35 @@ int confine_and_exec(void *plan)
             sigaction(s, &fallback, NULL);
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (p->user_namespace) {
-        const bool mapped = write_file("/proc/self/setgroups", "deny", 4) && write_map("/proc/self/uid_map", p->outer_uid) &&
-                            write_map("/proc/self/gid_map", p->outer_gid);
-        if (!mapped)
-            p->missing |= CHILD_NAMESPACES;
-    }
-    if (p->namespaces && !arrange_mounts(p))
-        p->missing |= CHILD_NAMESPACES;
-    if (p->directory && chdir(p->directory))
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (p->user_namespace && !(write_file("/proc/self/setgroups", "deny", 4) && write_map("/proc/self/uid_map", p->outer_uid) &&
+                               write_map("/proc/self/gid_map", p->outer_gid)))
+        failed(p, "become a user of its user namespace");
+    const char *step = p->namespaces ? root_make(p->paths, p->directory_mount) : NULL;
+    if (step)
+        failed(p, step);
+    if (!p->namespaces && p->directory && chdir(p->directory))
         failed(p, "enter its directory");
+    if (p->cgroup >= 0 && write(p->cgroup, "0", 1) != 1)
+        failed(p, "join its control group");
     if (!place_descriptors(p))
         failed(p, "connect its standard streams");
     set_limits(&p->limits);
     if (p->confine) {
-        if (p->uid && !become(p->uid))
+        if (p->uid && !become(p->uid)) {
+            if (p->namespaces) /* it would be the user of the trainer, or root */
+                failed(p, "become a user who owns nothing");
             p->missing |= CHILD_USER;
+        }
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* changing the user cleared it */
-        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        if (install_filter(p->namespaces))
+        if (!p->namespaces && !root_restrict(p->paths, p->directory))
+            p->missing |= CHILD_FILES;
+        drop_capabilities();
+        if (filter_install(p->namespaces)) {
+            if (!p->weak)
+                failed(p, "filter its system calls (seccomp)");
             p->missing |= CHILD_FILTER;
+        }
     }
     sigset_t none;
     sigemptyset(&none);

@@ -10,11 +10,13 @@ struct confine_plan {
     char *const *argv, *const *envp;
     int fds[3 + CHILD_EXTRA];     /* become 0, 1, 2, ... */
     int n_fds;
-    bool confine;
+    bool confine, weak;           /* weak: what this machine does not give is left out, and said in `missing` */
     bool namespaces, user_namespace; /* what clone was asked for */
     uint32_t uid;                 /* user and group to become; 0: stay */
-    const char *directory;        /* confined: working directory */
-    const char *directory_mount;  /* options of the tmpfs over it, when in namespaces */
+    const char *const *paths;     /* confined: what it may read beside the system's (root.h) */
+    const char *directory;        /* confined, without namespaces: working directory */
+    const char *directory_mount;  /* in namespaces: options of the tmpfs that is its working directory */
+    int cgroup;                   /* descriptor of the cgroup.procs of a control group to join; -1: none */
     uint32_t outer_uid, outer_gid;
     struct child_limits limits;
     int error;                    /* written by the child: errno of the step that failed, 0 when exec went well */

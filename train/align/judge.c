@@ -85,7 +85,8 @@ static int judge_start(struct judge *j, const struct judge_task *task, const str
     char *program = judge_program(&bytes);
     if (!program)
         return status_no_memory(st, 0, "the judge's program");
-    struct child_options o = {.argv = task->python, .confine = true, .limits = limits->child, .n_extra = 1};
+    struct child_options o = {.argv = task->python, .confine = limits->confine, .paths = limits->paths, .count_memory = true,
+                              .limits = limits->child, .n_extra = 1};
     o.limits.cpu_s = 0; /* of the server, which judges many; an answer's time is the caller's to watch */
     if (o.limits.memory_bytes > 0 && o.limits.memory_bytes < JUDGE_MEMORY)
         o.limits.memory_bytes = JUDGE_MEMORY;

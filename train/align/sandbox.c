@@ -9,11 +9,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TICK_MS 20 /* how often to look for the end of a child where the kernel does not tell */
+#define TICK_MS 20  /* how often to look for the end of a child where the kernel does not tell */
+#define WATCH_MS 50 /* and at what it uses, where the kernel does not count it */
 
 struct sandbox_limits sandbox_limits_default(void)
 {
-    return (struct sandbox_limits){.timeout_s = 10, .output_bytes = 64 << 10,
+    return (struct sandbox_limits){.timeout_s = 10, .output_bytes = 64 << 10, .confine = CHILD_CONFINED,
         .child = {.memory_bytes = INT64_C(1) << 30, .file_bytes = 64 << 20, .processes = 64, .open_files = 64}};
 }
 
@@ -61,8 +62,9 @@ static void capture_read(struct capture *c)
 struct sandbox {
     struct child child;
     struct capture streams[2];
-    double start, deadline;
+    double start, deadline, watched;
     bool timeout;
+    enum child_excess excess;
 };
 
 /* The descriptor that is waited for has something to say, or is closed. */
@@ -90,9 +92,18 @@ void sandbox_follow(struct sandbox *s, int until)
         }
         struct pollfd fds[4] = {{s->child.out, POLLIN, 0}, {s->child.err, POLLIN, 0}, {until, POLLIN, 0}, {ended ? -1 : s->child.exit_fd, POLLIN, 0}};
         int wait_ms = left > 3600 ? 3600000 : (int)ceil(left * 1000);
+        const bool watch = !ended && (!s->child.counted || *s->child.scratch.path);
+        if (watch && wait_ms > WATCH_MS)
+            wait_ms = WATCH_MS;
         if (s->child.exit_fd < 0 && wait_ms > TICK_MS)
             wait_ms = TICK_MS;
         poll(fds, 4, wait_ms);
+        if (watch && seconds_now() - s->watched > WATCH_MS * 1e-3) {
+            s->excess = child_excess(&s->child);
+            if (s->excess)
+                return;
+            s->watched = seconds_now();
+        }
         capture_read(&s->streams[0]);
         capture_read(&s->streams[1]);
     }
@@ -103,7 +114,8 @@ int sandbox_start(struct sandbox **out, const struct sandbox_program *p, const s
     struct sandbox *s = *out = calloc(1, sizeof *s);
     if (!s)
         return status_no_memory(st, sizeof *s, "a sandbox");
-    struct child_options o = {.argv = p->argv, .confine = true, .limits = limits->child, .n_extra = p->n_extra};
+    struct child_options o = {.argv = p->argv, .confine = limits->confine, .paths = limits->paths, .count_memory = true,
+                              .limits = limits->child, .n_extra = p->n_extra};
     memcpy(o.extra, p->extra, sizeof o.extra);
     if (!(o.limits.cpu_s > 0))
         o.limits.cpu_s = limits->timeout_s;
@@ -112,7 +124,7 @@ int sandbox_start(struct sandbox **out, const struct sandbox_program *p, const s
     s->streams[1] = (struct capture){&s->child.err, malloc(2 * keep + 1), 0, keep, false};
     int code = s->streams[0].text && s->streams[1].text ? PLM_OK : status_no_memory(st, 4 * keep, "the output of a program");
     if (!code && !(code = child_input(p->input, p->input_bytes, &o.input, st))) {
-        s->start = seconds_now();
+        s->start = s->watched = seconds_now();
         s->deadline = s->start + limits->timeout_s;
         code = child_start(&s->child, &o, st);
         close(o.input);
@@ -143,9 +155,10 @@ void sandbox_finish(struct sandbox *s, struct sandbox_result *r)
     capture_read(&s->streams[0]); /* what it printed last */
     capture_read(&s->streams[1]);
     *r = (struct sandbox_result){.missing = s->child.missing};
+    r->memory_full = s->child.counted && cgroup_was_full(&s->child.group);
     child_stop(&s->child, &status);
     r->seconds = seconds_now() - s->start;
-    r->end = s->timeout ? SANDBOX_TIMEOUT : !ended ? SANDBOX_STOPPED : WIFSIGNALED(status) ? SANDBOX_SIGNALLED : SANDBOX_EXITED;
+    r->end = s->excess == CHILD_TOO_MUCH_MEMORY ? SANDBOX_MEMORY : s->excess ? SANDBOX_FILES : s->timeout ? SANDBOX_TIMEOUT : !ended ? SANDBOX_STOPPED : WIFSIGNALED(status) ? SANDBOX_SIGNALLED : SANDBOX_EXITED;
     r->status = r->end == SANDBOX_SIGNALLED ? WTERMSIG(status) : r->end == SANDBOX_EXITED ? WEXITSTATUS(status) : 0;
     capture_trim(&s->streams[0]);
     capture_trim(&s->streams[1]);

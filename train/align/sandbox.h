@@ -7,12 +7,15 @@
 struct sandbox_limits {
     double timeout_s;        /* wall clock */
     struct child_limits child; /* cpu_s 0: the timeout */
+    enum child_confine confine;
+    const char *const *paths; /* more that it may read (child_options) */
     size_t output_bytes;     /* of what it prints on each of its streams, the last so many are kept */
 };
 /* 10 s, 1 GiB of memory, 64 MiB of files, 64 processes, 64 open files, 64 KiB of output. */
 struct sandbox_limits sandbox_limits_default(void);
 
-enum sandbox_end { SANDBOX_EXITED, SANDBOX_SIGNALLED, SANDBOX_TIMEOUT, SANDBOX_STOPPED /* it ran when it was finished with */ };
+enum sandbox_end { SANDBOX_EXITED, SANDBOX_SIGNALLED, SANDBOX_TIMEOUT, SANDBOX_STOPPED /* it ran when it was finished with */,
+                   SANDBOX_MEMORY, SANDBOX_FILES /* it and its descendants took more than they may */ };
 
 struct sandbox_result {
     enum sandbox_end end;
@@ -21,7 +24,8 @@ struct sandbox_result {
     char *output, *errors;   /* NUL-terminated, of standard output and error; owned */
     size_t output_bytes, error_bytes;
     bool output_cut;         /* more was printed on either than kept */
-    unsigned missing;        /* guards the kernel does not give (enum child_guard) */
+    bool memory_full;        /* some process of it was killed for want of memory */
+    unsigned missing;        /* guards the kernel does not give (enum child_guard); confined weakly */
 };
 void sandbox_result_free(struct sandbox_result *r);
 
@@ -32,7 +36,7 @@ struct sandbox_program {
     int n_extra, extra[CHILD_EXTRA]; /* descriptors it gets as 3, 4, ...; the caller closes its own */
 };
 
-/* Run a program confined (child.h), and kill whatever is left when it ends. PLM_EIO when it cannot be started. May be called by several
+/* Run a program confined (child.h), and kill whatever is left when it ends. PLM_EIO when it cannot be started, or not be confined as asked. May be called by several
  * threads at a time. */
 int sandbox_run(struct sandbox_result *r, const struct sandbox_program *p, const struct sandbox_limits *limits, struct plm_status *st);
 

@@ -58,6 +58,26 @@ static void read_command(struct scorer *s, struct section *config, const char *c
         section_error(config, "command", "%s", expected);
 }
 
+/* "paths": directories that programs may read beside the system's, made absolute and free of links. */
+static void read_paths(struct scorer *s, struct section *config)
+{
+    if (!section_has(config, "paths"))
+        return;
+    const json_t *v = json_object_get(config->object, "paths");
+    const size_t n = json_array_size(v);
+    s->paths = calloc(n + 1, sizeof *s->paths);
+    if (!s->paths || !json_is_array(v))
+        section_error(config, "paths", s->paths ? "expected an array of directories" : "out of memory");
+    for (size_t i = 0; s->paths && i < n; i++) {
+        const char *path = json_string_value(json_array_get(v, i));
+        s->paths[i] = path ? realpath(path, NULL) : NULL;
+        if (!s->paths[i]) {
+            section_error(config, "paths", "entry %zu, '%s', is no directory that is there", i, path ? path : "");
+            return;
+        }
+    }
+}
+
 static void read_kind(struct scorer *s, struct section *config)
 {
     static const char *const python[] = {"python3", "-I", "-", NULL};
@@ -80,6 +100,9 @@ static void read_kind(struct scorer *s, struct section *config)
         s->timeout_s = section_number(config, "timeout_s", 10, 0.01, 3600);
         s->memory_bytes = section_int(config, "memory_mib", 1024, 16, 1 << 20) << 20;
         s->processes = (int)section_int(config, "processes", 64, 1, 100000);
+        static const char *const confine[] = {"full", "weak", NULL};
+        s->confine = section_choice(config, "confine", 0, confine) == 1 ? CHILD_WEAK : CHILD_CONFINED;
+        read_paths(s, config);
         const char *program = s->program.argv && s->program.argv[0] ? s->program.argv[0] : "";
         const char *slash = strrchr(program, '/');
         s->judged = section_bool(config, "python", !own || !strncmp(slash ? slash + 1 : program, "python", 6));
@@ -130,6 +153,9 @@ void scorer_close(struct scorer *s)
         return;
     verifier_free(&s->verifier);
     free(s->program.argv);
+    for (size_t i = 0; s->paths && s->paths[i]; i++)
+        free((char *)(uintptr_t)s->paths[i]);
+    free(s->paths);
     free(s);
 }
 
@@ -298,9 +324,9 @@ static int score_each(struct scorer *s, const struct row_set *tasks, struct answ
             stats->crashes += r->verdict.outcome == OUTCOME_CRASH;
         }
     }
-    for (unsigned guard = 1; guard <= CHILD_USER; guard *= 2)
+    for (unsigned guard = 1; guard <= CHILD_FILES; guard *= 2)
         if (!code && missing & guard)
-            log_warn("scorer \"tests\": this machine does not give programs %s; their other limits hold", child_guard_name((enum child_guard)guard));
+            log_warn("scorer \"tests\", \"confine\": \"weak\": programs run WITHOUT %s, which this machine does not give", child_guard_name((enum child_guard)guard));
     free(w.results);
     return code;
 }

@@ -25,7 +25,9 @@ struct scorer_stats {
  *     tests      the task's tests pass on the answer's program (the last fenced code block, else all of it): "command" (default
  *                ["python3", "-I", "-"], program on stdin), "timeout_s", "memory_mib", "processes"; "python" (default: the command's name
  *                begins so): a judge in a process of its own runs the tests and calls into the answer's (judge.h). Else the tests follow the
- *                program, which runs with status 0. All in the sandbox (child.h)
+ *                program, which runs with status 0. All in the sandbox (child.h), or nothing runs: "confine": "weak" lets them run with what
+ *                there is; "paths" are directories that they may read beside the system's (["/opt/venv"]). memory_mib and processes are for
+ *                an answer's processes together
  *     file       "path": scores of {"task", "chain", "turn", "score"} rows (chain and turn default to 0)
  *     command    "command": started once per scoring; gets one JSON object per line on stdin ({"task", "chain", "turn", "prompt", "messages",
  *                "answer_text", "answer"}), prints one {"score": x} (or a bare number) per line; "timeout_s" per answer; "restarts" (default 10)

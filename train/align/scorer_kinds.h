@@ -19,6 +19,8 @@ struct scorer {
     double timeout_s;
     int64_t memory_bytes;
     int processes, restarts;
+    enum child_confine confine;     /* tests */
+    const char **paths;             /* tests: more directories that programs may read; NULL-terminated, owned with what it holds */
     const char *path;               /* file */
     const char *model;              /* reward, implicit */
     const char *reference;          /* implicit */

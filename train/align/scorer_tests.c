@@ -56,7 +56,12 @@ static const char *last_error_line(struct sandbox_result *r)
 static void explain(const struct scorer *s, struct sandbox_result *r, char why[160])
 {
     const char *last = last_error_line(r);
-    if (r->end == SANDBOX_TIMEOUT)
+    if (r->end == SANDBOX_MEMORY || r->memory_full)
+        snprintf(why, 160, "took more than the %lld MiB of memory (memory_mib) that it and its processes have%s%.60s", (long long)(s->memory_bytes >> 20),
+                 *last ? ": " : "", last);
+    else if (r->end == SANDBOX_FILES)
+        snprintf(why, 160, "wrote more than %lld MiB of files", (long long)(sandbox_limits_default().child.file_bytes >> 20));
+    else if (r->end == SANDBOX_TIMEOUT)
         snprintf(why, 160, "not over after %g s", s->timeout_s);
     else if (r->end == SANDBOX_SIGNALLED)
         snprintf(why, 160, "ended by signal %d%s%.100s", r->status, *last ? ": " : "", last);
@@ -68,7 +73,7 @@ static void explain(const struct scorer *s, struct sandbox_result *r, char why[1
 
 static enum outcome outcome_of(const struct sandbox_result *r)
 {
-    return r->end == SANDBOX_TIMEOUT ? OUTCOME_TIMEOUT : r->end == SANDBOX_SIGNALLED ? OUTCOME_CRASH : OUTCOME_SCORED;
+    return r->end == SANDBOX_TIMEOUT ? OUTCOME_TIMEOUT : r->end >= SANDBOX_MEMORY || r->end == SANDBOX_SIGNALLED ? OUTCOME_CRASH : OUTCOME_SCORED;
 }
 
 /* Python: the judge runs the tests, beside the answer's process. */
@@ -92,7 +97,7 @@ static int run_judged(const struct scorer *s, struct judge *judge, const struct 
     v->outcome = outcome_of(&j.result);
     v->missing = j.result.missing;
     v->score = j.passed;
-    if (!j.passed && (j.program_ended || j.result.end == SANDBOX_TIMEOUT))
+    if (!j.passed && (j.program_ended || j.result.memory_full || j.result.end == SANDBOX_TIMEOUT || j.result.end >= SANDBOX_MEMORY))
         explain(s, &j.result, v->why);
     else
         snprintf(v->why, sizeof v->why, "%s", j.why);
@@ -136,6 +141,8 @@ int scorer_run_tests(const struct scorer *s, struct judge *judge, const struct r
     limits.timeout_s = s->timeout_s;
     limits.child.memory_bytes = s->memory_bytes;
     limits.child.processes = s->processes;
+    limits.confine = s->confine;
+    limits.paths = s->paths;
     if (s->judged)
         return run_judged(s, judge, task, text, &limits, v, st);
     return run_whole(s, task, text, &limits, v, st);

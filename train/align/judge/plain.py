@@ -289,6 +289,7 @@ class Peer:
     def __init__(self, source, sink):
         self.source, self.sink = source, sink
         self.own, self.numbers = {}, {}
+        self.forked = False  # a copy of the process has nobody to talk to
 
     def number(self, x):
         """Of an object that stays here: the same for the same object, which is kept alive."""
@@ -355,6 +356,8 @@ class Peer:
         except (Gone, Malformed):
             raise
         except BaseException as e:
+            if self.forked:
+                raise
             outcome, value = "raise", self.describe(e)
         now = [contents(x) for x in r.mutable]
         changes = tuple((i, new) for i, new in enumerate(now) if not same(before[i], new))
