@@ -88,7 +88,7 @@ int example_render(const struct row *row, const struct chat_template *t, struct 
     const size_t first_id = ids->length, first_target = targets->length;
     if (row->kind == ROW_TEXT)
         return render_text(row->text, e, end_of_text, ids, targets, st);
-    const int code = chat_template_render(t, e, row->messages, row->n_messages, true, false, ids, targets, st);
+    const int code = chat_template_render(t, e, row->messages, row->n_messages, CHAT_BEGINS, false, ids, targets, st);
     if (code)
         return code;
     size_t n = ids->length - first_id;
@@ -105,7 +105,7 @@ int example_render_answer(const struct chat_message *messages, int n_messages, c
                           struct token_list *ids, struct target_list *targets, struct plm_status *st)
 {
     const size_t first = targets->length;
-    int code = chat_template_render(t, e, messages, n_messages, true, true, ids, targets, st);
+    int code = chat_template_render(t, e, messages, n_messages, CHAT_BEGINS, true, ids, targets, st);
     if (!code)
         memset(targets->data + first, 0, targets->length - first);
     return code ? code : chat_template_answer(t, e, answer, strlen(answer), true, ids, targets, st);

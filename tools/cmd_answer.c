@@ -41,7 +41,7 @@ static const struct argp_option options[] = {
     {"limit", OPT_LIMIT, "N", 0, "the first N questions; 0: all (default)", 0},
     {"tokens", 'n', "N", 0, "at most N tokens in an answer (default 256)", 0},
     {"batch", 'b', "N", 0, "answers made together (default 32)", 0},
-    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON) instead of the one the model came with, or else ChatML", 0},
+    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (Jinja or JSON) instead of the one the model came with, or else ChatML", 0},
     {"refine-template", OPT_REFINE_TEMPLATE, "FILE", 0, "a refinement template with {x} and {y_prev} instead of the one the model came with, or else the "
                                                       "built-in one", 0},
     {"context", OPT_CONTEXT, "N", 0, "tokens of a prompt and its answer; 0: the model's (default)", 0},
@@ -188,6 +188,8 @@ static int open_all(struct answering *g, struct plm_status *st)
         code = open_model(&g->model, a->model, path, st);
     if (!code)
         code = model_chat_template(&g->chat, g->model, a->template, st);
+    if (!code && !a->template)
+        model_chat_template_note(g->model);
     if (!code)
         code = model_refine_template(&g->refine, g->model, a->refine_template, st);
     if (!code && !g->model->tokenizer)

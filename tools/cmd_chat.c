@@ -1,4 +1,4 @@
-/* plm chat: a conversation in the ChatML template of PLM (plm.md 3.3), or another one. */
+/* plm chat: a conversation in the template that the model came with, or in ChatML (plm.md 3.3), or in one that is given. */
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +34,7 @@ enum { OPT_STOP = 256, OPT_SESSION, OPT_LOOKUP, OPT_TEMPLATE, OPT_REFINE, OPT_PA
 
 static const struct argp_option options[] = {
     {"system", 's', "TEXT", 0, "the system message (default: what the template says; ChatML: You are a helpful assistant)", 0},
-    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON: system, turn, end, generation) instead of the one the model came with, or else ChatML", 0},
+    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (Jinja, or JSON: system, turn, end, generation) instead of the one the model came with, or else ChatML", 0},
     {"tokens", 'n', "N", 0, "at most N tokens in an answer (default 512); 0 or -1: without end", 0},
     {"stop", OPT_STOP, "TEXT", 0, "an answer ends before this text, \\n is a newline; may be given several times", 0},
     {"lookup", OPT_LOOKUP, "N", 0, "draft up to N tokens from earlier text and verify them together: the same answers, "
@@ -93,7 +93,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp_child children[] = {{&sampling_argp, 0, "Sampling:", 1}, {&cache_argp, 0, "Cache:", 2}, {0}};
 
 static const struct argp parser = {options, parse, "MODEL",
-    "Talk with a model in the ChatML template, or another one. " MODEL_HELP " The answer appears as it is made; Ctrl-C stops it, Ctrl-D or /exit ends the conversation, "
+    "Talk with a model in the chat template it came with, or else ChatML. " MODEL_HELP " The answer appears as it is made; Ctrl-C stops it, Ctrl-D or /exit ends the conversation, "
     "/reset starts a new one. Messages come from the terminal (with line editing and history) or, line by line, from a pipe.\v"
     "Example: plm chat model-q8_0.gguf --system 'Answer briefly.'", children, 0, 0};
 
@@ -116,9 +116,10 @@ static int add_message(struct chat *c, const char *message, struct plm_status *s
     const bool first = plm_session_length(c->session) == 0, own_system = first && system && *system;
     const struct chat_message messages[2] = {{"system", own_system ? system : "", own_system ? strlen(system) : 0, false},
                                              {"user", message, strlen(message), false}};
+    const enum chat_begin begin = !first ? CHAT_CONTINUES : system && !*system ? CHAT_BEGINS_WITHOUT : CHAT_BEGINS;
     c->tokens.length = 0;
     const int code = first ? PLM_OK : chat_template_close(c->template, c->encoder, !c->open, &c->tokens, st);
-    return code ? code : chat_template_render(c->template, c->encoder, messages + !own_system, 1 + own_system, first && !system, true, &c->tokens, NULL, st);
+    return code ? code : chat_template_render(c->template, c->encoder, messages + !own_system, 1 + own_system, begin, true, &c->tokens, NULL, st);
 }
 
 static void show(struct stop_text *t, size_t n)
@@ -234,6 +235,8 @@ static int open_template(struct chat *c, struct plm_status *st)
     if (!c->model->tokenizer)
         return status_set(st, PLM_EUNSUPPORTED, "the model came without a tokenizer: put tokenizer.json beside the weights");
     int code = model_chat_template(&c->template, c->model, c->a->template, st);
+    if (!code && !c->a->template)
+        model_chat_template_note(c->model);
     if (!code)
         code = chat_template_end(c->template, c->model->tokenizer, &c->turn_end, st);
     return code ? code : encoder_create(&c->encoder, c->model->tokenizer, st);

@@ -403,7 +403,7 @@ int command_data_preview(int argc, char **argv)
     if (!code)
         code = encoder_create(&p.encoder, p.tokenizer, &st);
     if (!code)
-        code = chat_template_open(&p.chat, a.template, &st);
+        code = chat_template_open(&p.chat, a.template, p.tokenizer, &st);
     if (!code && a.refine)
         code = refine_template_open(&p.refine, a.refine_template, &st);
     if (!code)

@@ -61,7 +61,12 @@ int chat_template_jinja(char **out, const struct chat_template *t, struct plm_st
 {
     const char *system, *turn, *end, *generation;
     size_t length = 0;
+    const char *brought = chat_template_jinja_text(t);
     *out = NULL;
+    if (brought) {
+        *out = strdup(brought);
+        return *out ? PLM_OK : status_no_memory(st, strlen(brought), "a chat template");
+    }
     json_t *root = json_loads(chat_template_json(t), 0, NULL); /* complete and checked: all four keys, the slots in their order */
     if (json_unpack(root, "{s:s, s:s, s:s, s:s}", "system", &system, "turn", &turn, "end", &end, "generation", &generation)) {
         json_decref(root);

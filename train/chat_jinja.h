@@ -4,7 +4,8 @@
 
 #include "infer/text/chat_template.h"
 
-/* malloc'ed, NUL-terminated; the caller frees. ChatML gives PLM's own text, byte for byte (plm.md 3.3). */
+/* malloc'ed, NUL-terminated; the caller frees. ChatML gives PLM's own text, byte for byte (plm.md 3.3); what a model brought is
+ * given back as it was. */
 int chat_template_jinja(char **out, const struct chat_template *t, struct plm_status *st);
 
 #endif

@@ -11,26 +11,22 @@
 #include "train/chat_jinja.h"
 
 #define TOKENIZER_LIMIT ((size_t)256 << 20)
-#define TEMPLATE_LIMIT ((size_t)1 << 20)
+#define CONFIG_LIMIT ((size_t)16 << 20)
 
-static int set_template(struct model_card *card, const char *text, size_t length, struct plm_status *st)
+/* The template the model was trained on here, or the one it brought (verbatim, whether it can be used here or not), or ChatML. */
+static int set_template(struct model_card *card, const struct plm_model *m, struct plm_status *st)
 {
-    free(card->chat_template);
-    card->chat_template = strndup(text, length);
-    return card->chat_template ? PLM_OK : status_no_memory(st, length, "the chat template");
-}
-
-/* The template the model was trained on here, or ChatML. */
-static int set_own_template(struct model_card *card, const struct plm_model *m, struct plm_status *st)
-{
-    struct chat_template *t;
-    int code = model_chat_template(&t, m, NULL, st);
-    free(card->chat_template);
-    card->chat_template = NULL;
-    if (!code)
-        code = chat_template_jinja(&card->chat_template, t, st);
+    struct chat_template *t = NULL;
+    const bool brought = !m->chat_template && m->brought.text;
     int32_t end;
-    if (!code && chat_template_end(t, m->tokenizer, &end, NULL) == PLM_OK)
+    int code = model_chat_template(&t, m, NULL, st);
+    if (brought) {
+        card->chat_template = strdup(m->brought.text);
+        code = card->chat_template ? PLM_OK : status_no_memory(st, m->brought.bytes, "the chat template");
+    } else if (!code) {
+        code = chat_template_jinja(&card->chat_template, t, st);
+    }
+    if (!code && t && chat_template_end(t, m->tokenizer, &end, NULL) == PLM_OK)
         card->turn_end = end;
     chat_template_free(t);
     return code;
@@ -58,7 +54,7 @@ static int read_tokenizer_config(struct model_card *card, const struct plm_model
 {
     char *text;
     size_t length;
-    int code = read_optional(&text, &length, dir, "tokenizer_config.json", TEMPLATE_LIMIT, st);
+    int code = read_optional(&text, &length, dir, "tokenizer_config.json", CONFIG_LIMIT, st);
     if (code || !text)
         return code;
     json_error_t error;
@@ -68,44 +64,28 @@ static int read_tokenizer_config(struct model_card *card, const struct plm_model
         json_decref(root);
         return status_set(st, PLM_EFORMAT, "'%s/tokenizer_config.json': line %d: %s", dir, error.line, root ? "expected an object" : error.text);
     }
-    const json_t *eos = json_object_get(root, "eos_token"), *chat = json_object_get(root, "chat_template");
+    const json_t *eos = json_object_get(root, "eos_token");
     set_eos(card, m, json_string_value(json_is_object(eos) ? json_object_get(eos, "content") : eos));
-    if (json_is_string(chat))
-        code = set_template(card, json_string_value(chat), json_string_length(chat), st);
     json_decref(root);
     return code;
 }
 
 static int read_directory(struct model_card *card, const struct plm_model *m, const char *dir, struct plm_status *st)
 {
-    char *text = NULL;
-    size_t length = 0;
     int code = read_optional(&card->tokenizer, &card->tokenizer_bytes, dir, "tokenizer.json", TOKENIZER_LIMIT, st);
     if (!code)
         code = read_tokenizer_config(card, m, dir, st);
-    if (!code)
-        code = read_optional(&text, &length, dir, "chat_template.jinja", TEMPLATE_LIMIT, st); /* where newer releases keep it */
-    if (!code && text)
-        code = set_template(card, text, length, st);
-    free(text);
     return code;
 }
 
 static int read_gguf(struct model_card *card, const struct plm_model *m, struct plm_status *st)
 {
-    static const char chat_key[] = "tokenizer.chat_template", eos_key[] = "tokenizer.ggml.eos_token_id";
-    const char *text;
-    size_t length;
+    static const char eos_key[] = "tokenizer.ggml.eos_token_id";
     uint64_t eos = 0;
     int code = PLM_OK;
     card->tokenizer = tokenizer_to_json(m->tokenizer, &card->tokenizer_bytes);
     if (!card->tokenizer)
         code = status_no_memory(st, 0, "tokenizer.json");
-    if (!code && gguf_has(m->gguf, chat_key)) {
-        code = gguf_get_string(m->gguf, chat_key, &text, &length, st);
-        if (!code)
-            code = set_template(card, text, length, st);
-    }
     if (!code && gguf_has(m->gguf, eos_key)) {
         code = gguf_get_u64(m->gguf, eos_key, &eos, st);
         if (!code && eos >= (uint64_t)m->config.vocab_size)
@@ -123,9 +103,9 @@ int model_card_read(struct model_card *card, const struct plm_model *m, const ch
     card->eos = tokenizer_eos(m->tokenizer);
     card->turn_end = tokenizer_special_id(m->tokenizer, "<|im_end|>");
     int code = m->gguf ? read_gguf(card, m, st) : read_directory(card, m, path, st);
-    const bool chatml = !card->chat_template && card->turn_end >= 0 && tokenizer_special_id(m->tokenizer, "<|im_start|>") >= 0;
-    if (!code && (m->chat_template || chatml))
-        code = set_own_template(card, m, st);
+    const bool chatml = card->turn_end >= 0 && tokenizer_special_id(m->tokenizer, "<|im_start|>") >= 0;
+    if (!code && (m->chat_template || m->brought.text || (chatml && !m->brought.problem)))
+        code = set_template(card, m, st);
     if (code)
         model_card_free(card);
     return code;

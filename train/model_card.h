@@ -7,7 +7,7 @@
 struct model_card {
     char *tokenizer;        /* text of tokenizer.json; NULL without a tokenizer */
     size_t tokenizer_bytes;
-    char *chat_template;    /* Jinja, as other programs read it: of the template the model was trained on (infer/model/templates.h); else what its files say; else
+    char *chat_template;    /* Jinja, as other programs read it: of the template the model was trained on (infer/model/templates.h); else what its files have, as it is; else
                              * PLM's own (plm.md 3.3) when the tokenizer has its special tokens; NULL: none */
     int32_t eos;            /* the token that ends a text; -1: none */
     int32_t turn_end;       /* ends a turn of a chat: what the model's own template says, or "<|im_end|>"; -1: none */

@@ -48,7 +48,7 @@ static int check_lengths(const struct sft_answers *a, const struct sft_renderer 
     for (int64_t i = 0; i < a->tasks.n && !code; i++) {
         const struct row *row = &a->tasks.rows[i];
         ids.length = 0;
-        code = chat_template_render(r->chat, encoder, row->messages, row->n_messages, true, true, &ids, NULL, st);
+        code = chat_template_render(r->chat, encoder, row->messages, row->n_messages, CHAT_BEGINS, true, &ids, NULL, st);
         if (!code && (int64_t)ids.length + a->c->max_tokens > context)
             code = status_set(st, PLM_EINVAL, "%s:%lld: the prompt has %zu tokens; with eval.answers.max_tokens %lld that is more than the model's context "
                               "of %lld", a->c->path, (long long)row->line, ids.length, (long long)a->c->max_tokens, (long long)context);

@@ -13,11 +13,23 @@ static const char *choose(const char *asked, const char *model_dir, const char *
     return there ? path : NULL;
 }
 
+/* The special tokens of a Jinja template are the tokenizer's of the directory, where it has one. */
+static int open_chat(struct chat_template **out, const char *asked, const char *model_dir, struct plm_status *st)
+{
+    char path[PATH_MAX];
+    struct tokenizer *tokenizer = NULL;
+    int code = choose(NULL, model_dir, "tokenizer.json", path) ? tokenizer_open(&tokenizer, path, st) : PLM_OK;
+    if (!code)
+        code = asked || !model_dir ? chat_template_open(out, asked, tokenizer, st) : directory_chat_template(out, model_dir, tokenizer, st);
+    tokenizer_free(tokenizer);
+    return code;
+}
+
 int templates_open(struct templates *t, const char *chat_path, const char *refine_path, const char *model_dir, struct plm_status *st)
 {
     char path[PATH_MAX];
     *t = (struct templates){0};
-    int code = chat_template_open(&t->chat, choose(chat_path, model_dir, CHAT_TEMPLATE_FILE, path), st);
+    int code = open_chat(&t->chat, chat_path, model_dir, st);
     return code ? code : refine_template_open(&t->refine, choose(refine_path, model_dir, REFINE_TEMPLATE_FILE, path), st);
 }
 

@@ -184,7 +184,7 @@ static int read_ends(struct plm_model *m, const char *path, struct plm_status *s
     int32_t turn_end = -1;
     int code = m->gguf ? end_tokens_read_gguf(&m->ends, m->tokenizer, m->config.vocab_size, m->gguf, st)
                        : end_tokens_read_directory(&m->ends, m->tokenizer, m->config.vocab_size, path, st);
-    if (code || !m->chat_template || !m->tokenizer)
+    if (code || !model_has_chat_template(m) || !m->tokenizer)
         return code;
     if (model_chat_template(&chat, m, NULL, NULL) == PLM_OK && chat_template_end(chat, m->tokenizer, &turn_end, NULL) == PLM_OK)
         code = end_tokens_add(&m->ends, turn_end, st); /* a template that is no good is an error where it is used */
@@ -233,6 +233,7 @@ void plm_model_close(struct plm_model *m)
     free(m->ends.ids);
     free(m->chat_template);
     free(m->refine_template);
+    brought_template_free(&m->brought);
     neurons_free(m->neurons);
     weights_free(&m->weights);
     tensor_table_free(&m->table);

@@ -5,6 +5,7 @@
 #include "infer/base/arena.h"
 #include "infer/format/gguf.h"
 #include "infer/format/safetensors_set.h"
+#include "infer/model/brought_template.h"
 #include "infer/model/end_tokens.h"
 #include "infer/model/weights.h"
 #include "infer/text/tokenizer.h"
@@ -18,6 +19,7 @@ struct plm_model {
     struct tokenizer *tokenizer;    /* NULL when the model came without one */
     struct end_tokens ends;         /* any of them ends a text */
     char *chat_template, *refine_template; /* what it was trained on (infer/model/templates.h); NULL: not known */
+    struct brought_template brought; /* the chat template of its other files */
     struct safetensors_set safetensors; /* the mapped files behind the weights: these, */
     struct gguf *gguf;              /* or this one */
     struct neurons *neurons;        /* neuron-major copies (infer/model/neurons.h); NULL: none, decoding is dense */

@@ -38,14 +38,14 @@ int strategy_prompt(const struct strategy *s, struct encoder *e, const struct ch
     if (n_messages < 1)
         return status_set(st, PLM_EINVAL, "a question without messages");
     if (!y)
-        return chat_template_render(s->chat, e, messages, n_messages, true, true, ids, NULL, st);
+        return chat_template_render(s->chat, e, messages, n_messages, CHAT_BEGINS, true, ids, NULL, st);
     struct chat_message *with_draft = malloc((size_t)n_messages * sizeof *with_draft), *last = with_draft + n_messages - 1;
     char *text = NULL;
     if (with_draft) {
         memcpy(with_draft, messages, (size_t)n_messages * sizeof *with_draft);
         last->content = text = refine_template_fill(s->refine, last->content, last->content_bytes, y, y_bytes, &last->content_bytes);
     }
-    int code = text ? chat_template_render(s->chat, e, with_draft, n_messages, true, true, ids, NULL, st)
+    int code = text ? chat_template_render(s->chat, e, with_draft, n_messages, CHAT_BEGINS, true, ids, NULL, st)
                     : status_no_memory(st, (size_t)n_messages * sizeof *with_draft + y_bytes, "a refinement prompt");
     free(with_draft);
     free(text);

@@ -5,24 +5,10 @@
 
 #include "infer/base/mapped.h"
 #include "infer/format/json.h"
+#include "infer/text/chat_template_internal.h"
 
-struct span {
-    const char *text;
-    size_t bytes;
-};
-
-enum { KEY_SYSTEM, KEY_TURN, KEY_END, KEY_GENERATION, N_KEYS };
-static const char *const keys[N_KEYS] = {"system", "turn", "end", "generation"};
-
-struct chat_template {
-    char *json;
-    char *memory;              /* what the spans lie in */
-    struct span system;
-    struct span before_role, after_role; /* pieces of "turn" around its slots */
-    struct span end;           /* "end" */
-    struct span ending;        /* from {content} to the end of "end" */
-    struct span after_end;
-};
+enum { KEY_SYSTEM, KEY_TURN, KEY_END, KEY_GENERATION, KEY_JINJA, KEY_BOS, KEY_EOS, N_KEYS };
+static const char *const keys[N_KEYS] = {"system", "turn", "end", "generation", "jinja", "bos", "eos"};
 
 static const char chatml[] = "{\"system\": \"You are a helpful assistant\", \"turn\": \"<|im_start|>{role}\\n{content}<|im_end|>\\n\", "
                              "\"end\": \"<|im_end|>\"}";
@@ -86,6 +72,20 @@ static int split(struct chat_template *t, const struct span *values, const char 
     return PLM_OK;
 }
 
+static int write_jinja_json(struct chat_template *t, const struct span *values, struct plm_status *st)
+{
+    struct json_buffer text = {0};
+    for (int i = KEY_JINJA; i <= KEY_EOS; i++) {
+        if (!values[i].text)
+            continue;
+        json_printf(&text, i == KEY_JINJA ? "{\"%s\": " : ", \"%s\": ", keys[i]);
+        json_put_string(&text, values[i].text, values[i].bytes);
+    }
+    json_printf(&text, "}");
+    t->json = text.data;
+    return text.failed ? status_no_memory(st, text.length, "a chat template") : PLM_OK;
+}
+
 static int write_json(struct chat_template *t, struct plm_status *st)
 {
     struct json_buffer text = {0}, generation = {0};
@@ -117,6 +117,25 @@ static int key_index(const char *key, size_t bytes)
     return i;
 }
 
+/* Behind each other, each with a NUL. */
+static int copy_values(struct chat_template *t, struct span *values, size_t total, struct plm_status *st)
+{
+    char *to = t->memory = malloc(total + N_KEYS);
+    if (!to)
+        return status_no_memory(st, total, "a chat template");
+    for (int i = 0; i < N_KEYS; i++) {
+        if (!values[i].text)
+            continue;
+        memcpy(to, values[i].text, values[i].bytes);
+        to[values[i].bytes] = 0;
+        values[i].text = to;
+        to += values[i].bytes + 1;
+    }
+    if (!values[KEY_SYSTEM].text)
+        values[KEY_SYSTEM] = (struct span){to, 0};
+    return PLM_OK;
+}
+
 /* Copy the strings of the object behind each other; values[i].text NULL: not there. */
 static int read_values(struct chat_template *t, const struct json_value *root, struct span *values, const char *where, struct plm_status *st)
 {
@@ -128,28 +147,43 @@ static int read_values(struct chat_template *t, const struct json_value *root, s
         const char *key = json_key(v, &key_bytes);
         const int i = key_index(key, key_bytes);
         if (i == N_KEYS)
-            return status_set(st, PLM_EINVAL, "%s: unknown key \"%.64s\"; a chat template has \"system\", \"turn\", \"end\" and \"generation\"", where, key);
+            return status_set(st, PLM_EINVAL, "%s: unknown key \"%.64s\"; a chat template has \"system\", \"turn\", \"end\" and \"generation\", or \"jinja\"", where, key);
         values[i].text = json_as_string(v, &values[i].bytes);
         if (!values[i].text)
             return status_set(st, PLM_EINVAL, "%s: \"%s\" is not a string", where, key);
         total += values[i].bytes;
     }
-    for (int i = KEY_TURN; i <= KEY_END; i++)
-        if (!values[i].text)
-            return status_set(st, PLM_EINVAL, "%s: \"%s\" is missing", where, keys[i]);
-    char *to = t->memory = malloc(total);
-    if (!to)
-        return status_no_memory(st, total, "a chat template");
     for (int i = 0; i < N_KEYS; i++) {
-        if (!values[i].text)
-            continue;
-        memcpy(to, values[i].text, values[i].bytes);
-        values[i].text = to;
-        to += values[i].bytes;
+        const bool of_jinja = i >= KEY_JINJA, needed = i == KEY_TURN || i == KEY_END;
+        if (values[KEY_JINJA].text ? !of_jinja && values[i].text : of_jinja && values[i].text)
+            return status_set(st, PLM_EINVAL, "%s: \"%s\" does not go %s \"jinja\"", where, keys[i], of_jinja ? "without" : "with");
+        if (!values[KEY_JINJA].text && needed && !values[i].text)
+            return status_set(st, PLM_EINVAL, "%s: \"%s\" is missing", where, keys[i]);
     }
-    if (!values[KEY_SYSTEM].text)
-        values[KEY_SYSTEM] = (struct span){to, 0};
-    return PLM_OK;
+    return copy_values(t, values, total, st);
+}
+/* Take what was read. */
+static int create(struct chat_template *t, const struct span *values, const char *where, struct plm_status *st)
+{
+    if (!values[KEY_JINJA].text) {
+        int code = split(t, values, where, st);
+        return code ? code : write_json(t, st);
+    }
+    t->bos = values[KEY_BOS].text;
+    t->eos = values[KEY_EOS].text;
+    t->source = values[KEY_JINJA].text;
+    int code = write_jinja_json(t, values, st);
+    return code ? code : chat_jinja_open(t, values[KEY_JINJA].bytes, where, st);
+}
+
+static int finish(struct chat_template **out, struct chat_template *t, int code)
+{
+    if (code) {
+        chat_template_free(t);
+        t = NULL;
+    }
+    *out = t;
+    return code;
 }
 
 int chat_template_from_json(struct chat_template **out, const char *text, size_t length, const char *where, struct plm_status *st)
@@ -163,19 +197,35 @@ int chat_template_from_json(struct chat_template **out, const char *text, size_t
     struct chat_template *t = calloc(1, sizeof *t);
     code = t ? read_values(t, json_root(doc), values, where, st) : status_no_memory(st, sizeof *t, "a chat template");
     json_free(doc);
-    if (!code)
-        code = split(t, values, where, st);
-    if (!code)
-        code = write_json(t, st);
-    if (code) {
-        chat_template_free(t);
-        return code;
-    }
-    *out = t;
-    return PLM_OK;
+    return finish(out, t, code ? code : create(t, values, where, st));
 }
 
-int chat_template_open(struct chat_template **out, const char *path, struct plm_status *st)
+int chat_template_from_jinja(struct chat_template **out, const char *text, size_t length, const struct tokenizer *tokenizer, const char *where,
+                             struct plm_status *st)
+{
+    struct span values[N_KEYS] = {[KEY_JINJA] = {text, length}};
+    struct chat_template *t = calloc(1, sizeof *t);
+    if (tokenizer) {
+        const struct tokenizer_marks *m = tokenizer_marks(tokenizer);
+        values[KEY_BOS].text = tokenizer_token(tokenizer, m->bos, &values[KEY_BOS].bytes, NULL);
+        values[KEY_EOS].text = tokenizer_token(tokenizer, m->eos, &values[KEY_EOS].bytes, NULL);
+    }
+    int code = t ? copy_values(t, values, length + values[KEY_BOS].bytes + values[KEY_EOS].bytes + 1, st)
+                 : status_no_memory(st, sizeof *t, "a chat template");
+    return finish(out, t, code ? code : create(t, values, where, st));
+}
+
+/* Jinja may begin with a brace too, but JSON does not go on with a second one, a percent sign or a hash. */
+static bool is_json(const char *text, size_t length)
+{
+    static const char blank[] = " \t\r\n";
+    size_t i = 0;
+    while (i < length && text[i] && strchr(blank, text[i]))
+        i++;
+    return i < length && text[i] == '{' && !(i + 1 < length && text[i + 1] && strchr("{%#", text[i + 1]));
+}
+
+int chat_template_open(struct chat_template **out, const char *path, const struct tokenizer *tokenizer, struct plm_status *st)
 {
     struct mapped_file file;
     *out = NULL;
@@ -184,7 +234,12 @@ int chat_template_open(struct chat_template **out, const char *path, struct plm_
     int code = mapped_open(&file, path, st);
     if (code)
         return code;
-    code = chat_template_from_json(out, (const char *)file.data, file.size, path, st);
+    const char *text = (const char *)file.data;
+    const bool jinja = memmem(text, file.size, "{%", 2) || memmem(text, file.size, "{{", 2);
+    if (!is_json(text, file.size) && jinja)
+        code = chat_template_from_jinja(out, text, file.size, tokenizer, path, st);
+    else
+        code = chat_template_from_json(out, text, file.size, path, st);
     mapped_close(&file);
     return code;
 }
@@ -193,6 +248,7 @@ void chat_template_free(struct chat_template *t)
 {
     if (!t)
         return;
+    chat_jinja_close(t);
     free(t->json);
     free(t->memory);
     free(t);
@@ -201,6 +257,11 @@ void chat_template_free(struct chat_template *t)
 const char *chat_template_json(const struct chat_template *t)
 {
     return t->json;
+}
+
+const char *chat_template_jinja_text(const struct chat_template *t)
+{
+    return t->source;
 }
 
 /* --- rendering --- */
@@ -220,16 +281,6 @@ int target_list_add(struct target_list *targets, size_t n, bool target, struct p
     return PLM_OK;
 }
 
-/* Where ids go, and how long the lists were. */
-struct output {
-    struct encoder *encoder;
-    struct token_list *ids;
-    struct target_list *targets; /* NULL: not wanted */
-    size_t n_ids, n_targets;
-    struct plm_status *st;
-    int code;
-};
-
 static struct output begin_output(struct encoder *e, struct token_list *ids, struct target_list *targets, struct plm_status *st)
 {
     return (struct output){e, ids, targets, ids->length, targets ? targets->length : 0, st, PLM_OK};
@@ -245,8 +296,7 @@ static int end_output(struct output *o)
     return o->code;
 }
 
-/* special: text of the template, whose <|...|> are special tokens (a person's are not). */
-static void put(struct output *o, struct span s, bool special, bool target)
+void chat_put(struct output *o, struct span s, bool special, bool target)
 {
     const size_t before = o->ids->length;
     if (o->code || !s.bytes)
@@ -259,29 +309,55 @@ static void put(struct output *o, struct span s, bool special, bool target)
 /* "turn" up to its content. */
 static void put_header(const struct chat_template *t, struct output *o, const char *role)
 {
-    put(o, t->before_role, true, false);
-    put(o, (struct span){role, strlen(role)}, false, false);
-    put(o, t->after_role, true, false);
+    chat_put(o, t->before_role, true, false);
+    chat_put(o, (struct span){role, strlen(role)}, false, false);
+    chat_put(o, t->after_role, true, false);
 }
 
 static void put_turn(const struct chat_template *t, struct output *o, const char *role, struct span content, bool target)
 {
     put_header(t, o, role);
-    put(o, content, false, target);
-    put(o, t->ending, true, target);
-    put(o, t->after_end, true, false);
+    chat_put(o, content, false, target);
+    chat_put(o, t->ending, true, target);
+    chat_put(o, t->after_end, true, false);
 }
 
-int chat_template_render(const struct chat_template *t, struct encoder *e, const struct chat_message *messages, int n, bool begin,
+/* What begins every text is there once, whether the template writes it or the tokenizer asks for it. */
+static void drop_second_beginning(struct output *o)
+{
+    struct token_list *ids = o->ids;
+    if (o->code || ids->length < 2 || ids->data[0] != ids->data[1])
+        return;
+    memmove(ids->data, ids->data + 1, --ids->length * sizeof *ids->data);
+    if (o->targets)
+        memmove(o->targets->data + o->n_targets, o->targets->data + o->n_targets + 1, --o->targets->length - o->n_targets);
+}
+
+static void put_turns(const struct chat_template *t, struct output *o, const struct chat_message *messages, int n, enum chat_begin begin, bool generation)
+{
+    if (begin == CHAT_BEGINS && t->system.bytes && (n == 0 || strcmp(messages[0].role, "system")))
+        put_turn(t, o, "system", t->system, false);
+    for (int i = 0; i < n; i++)
+        put_turn(t, o, messages[i].role, (struct span){messages[i].content, messages[i].content_bytes}, messages[i].target);
+    if (generation)
+        put_header(t, o, assistant);
+}
+
+int chat_template_render(const struct chat_template *t, struct encoder *e, const struct chat_message *messages, int n, enum chat_begin begin,
                          bool generation, struct token_list *ids, struct target_list *targets, struct plm_status *st)
 {
     struct output o = begin_output(e, ids, targets, st);
-    if (begin && t->system.bytes && (n == 0 || strcmp(messages[0].role, "system")))
-        put_turn(t, &o, "system", t->system, false);
-    for (int i = 0; i < n; i++)
-        put_turn(t, &o, messages[i].role, (struct span){messages[i].content, messages[i].content_bytes}, messages[i].target);
-    if (generation)
-        put_header(t, &o, assistant);
+    if (begin != CHAT_CONTINUES)
+        o.code = encoder_begin(e, ids, st);
+    const bool begun = ids->length > o.n_ids;
+    if (!o.code && begun && targets)
+        o.code = target_list_add(targets, 1, false, st);
+    if (t->jinja)
+        chat_jinja_render(t, &o, messages, n, begin, generation);
+    else
+        put_turns(t, &o, messages, n, begin, generation);
+    if (begun)
+        drop_second_beginning(&o);
     return end_output(&o);
 }
 
@@ -289,9 +365,12 @@ int chat_template_answer(const struct chat_template *t, struct encoder *e, const
                          struct token_list *ids, struct target_list *targets, struct plm_status *st)
 {
     struct output o = begin_output(e, ids, targets, st);
-    put(&o, (struct span){text, bytes}, false, true);
+    if (t->jinja)
+        chat_jinja_answer(t, &o, text, bytes);
+    else
+        chat_put(&o, (struct span){text, bytes}, false, true);
     if (ended)
-        put(&o, t->ending, true, true);
+        chat_put(&o, t->ending, true, true);
     return end_output(&o);
 }
 
@@ -299,8 +378,8 @@ int chat_template_close(const struct chat_template *t, struct encoder *e, bool e
 {
     struct output o = begin_output(e, ids, NULL, st);
     if (!ended)
-        put(&o, t->ending, true, false);
-    put(&o, t->after_end, true, false);
+        chat_put(&o, t->ending, true, false);
+    chat_put(&o, t->after_end, true, false);
     return end_output(&o);
 }
 

@@ -7,6 +7,12 @@
  *
  * "system" and "generation" may be left out: no default system message, and what "turn" says.
  *
+ * Or the Jinja text that a model brought (infer/text/jinja.h), with the texts of its special tokens where it has them:
+ *
+ *     { "jinja": "{% for message in messages %}...", "bos": "<s>", "eos": "</s>" }
+ *
+ * It is rendered as Hugging Face does, byte for byte; a file may also be Jinja itself. What is beyond the part of Jinja that is known here is an error.
+ *
  * Text of the template and of the messages are tokenised apart and their ids joined: the boundary between a prompt and an answer is the
  * same in training and in generation, and <|...|> in a message is plain text, never a special token. */
 #ifndef INFER_TEXT_CHAT_TEMPLATE_H
@@ -24,16 +30,29 @@ struct chat_message {
     bool target;         /* the tokens of its content and the end of its turn are trained */
 };
 
-/* path NULL: ChatML. Checks the slots {role} and {content} (each once, in this order, in "turn"), that "end" follows {content}, and that
+/* Whether messages begin a conversation. */
+enum chat_begin {
+    CHAT_CONTINUES,      /* what comes before has been rendered, and closed: chat_template_close */
+    CHAT_BEGINS,         /* with the default system message, unless messages[0] is one */
+    CHAT_BEGINS_WITHOUT, /* no default system message: of Jinja, an empty one in its place */
+};
+
+/* path NULL: ChatML. tokenizer (NULL: unknown) gives the special tokens of a Jinja file. Checks the slots {role} and {content} (each once, in this order, in "turn"), that "end" follows {content}, and that
  * "generation" is what "turn" begins with for the role assistant: PLM_EINVAL names the file and the key. What is not JSON is PLM_EFORMAT. Free
  * with chat_template_free. */
-int chat_template_open(struct chat_template **out, const char *path, struct plm_status *st);
+int chat_template_open(struct chat_template **out, const char *path, const struct tokenizer *tokenizer, struct plm_status *st);
 int chat_template_from_json(struct chat_template **out, const char *text, size_t length, const char *where, struct plm_status *st);
+/* The Jinja text that a model brought. PLM_EUNSUPPORTED, PLM_EINVAL and PLM_EFORMAT name `where`, the line and what is wrong there. */
+int chat_template_from_jinja(struct chat_template **out, const char *text, size_t length, const struct tokenizer *tokenizer, const char *where,
+                             struct plm_status *st);
 void chat_template_free(struct chat_template *t);
 
 /* The template as JSON text, owned by it: stored in checkpoints, hashed into cache keys. Always with all four keys and the same spaces, so that
- * files that mean the same give the same text; chat_template_from_json reads it. */
+ * files that mean the same give the same text (of Jinja, "jinja" and its tokens); chat_template_from_json reads it. */
 const char *chat_template_json(const struct chat_template *t);
+
+/* The Jinja text it was made from, NULL: none. */
+const char *chat_template_jinja_text(const struct chat_template *t);
 
 /* Id of the token that ends an assistant's turn. PLM_EUNSUPPORTED when the tokenizer does not have "end" as one token. */
 int chat_template_end(const struct chat_template *t, const struct tokenizer *tokenizer, int32_t *id, struct plm_status *st);
@@ -47,11 +66,11 @@ struct target_list {
 /* Append n equal bytes. */
 int target_list_add(struct target_list *targets, size_t n, bool target, struct plm_status *st);
 
-/* Append the ids of n messages (begun by the default system message when messages[0] is not of role system and `begin` is set), then the
- * generation prompt when wanted. targets (NULL allowed) receives one byte per id appended: 1 for the content of target messages and their
+/* Append the ids of n messages, then the generation prompt when wanted. A conversation that begins in an empty list gets the tokenizer's beginning of a text
+ * (encoder_begin), once. A Jinja template may refuse a conversation (PLM_EINVAL: its own words); that it leaves out a message is PLM_EUNSUPPORTED. targets (NULL allowed) receives one byte per id appended: 1 for the content of target messages and their
  * "end" (what follows "end" in "turn" is not). Text of the template may have special tokens, roles and contents are plain text. After an error
  * both lists are as long as before. */
-int chat_template_render(const struct chat_template *t, struct encoder *e, const struct chat_message *messages, int n, bool begin,
+int chat_template_render(const struct chat_template *t, struct encoder *e, const struct chat_message *messages, int n, enum chat_begin begin,
                          bool generation, struct token_list *ids, struct target_list *targets, struct plm_status *st);
 
 /* Append an answer as it follows the generation prompt: its content, and "end" when it ended. All of it targets. */

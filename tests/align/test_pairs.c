@@ -204,7 +204,7 @@ static void open_fixture(struct fixture *f)
 {
     static const char template[] = "Q: {x}\nDraft: {y_prev}\nBetter:";
     byte_tokenizer(&f->tokenizer);
-    assert_int_equal(chat_template_open(&f->chat, NULL, NULL), PLM_OK);
+    assert_int_equal(chat_template_open(&f->chat, NULL, NULL, NULL), PLM_OK);
     assert_int_equal(refine_template_from_text(&f->refine, template, sizeof template - 1, "test", NULL), PLM_OK);
     assert_int_equal(encoder_create(&f->encoder, f->tokenizer, NULL), PLM_OK);
     f->context = (struct pair_context){.chat = f->chat, .refine = f->refine, .tokenizer = f->tokenizer, .max_len = 1000};

@@ -25,7 +25,7 @@ static int group_setup(void **state)
     (void)state;
     struct random_source r = {.seed = 5};
     fixture.tokenizer = random_vocab(&r, "abc ", 20);
-    return encoder_create(&fixture.encoder, fixture.tokenizer, NULL) || chat_template_open(&fixture.chat, NULL, NULL);
+    return encoder_create(&fixture.encoder, fixture.tokenizer, NULL) || chat_template_open(&fixture.chat, NULL, NULL, NULL);
 }
 
 static int group_teardown(void **state)

@@ -30,7 +30,7 @@ static const struct fixture *fixture(void)
     if (f.tokenizer)
         return &f;
     byte_tokenizer(&f.tokenizer);
-    if (chat_template_open(&chat, NULL, NULL) || refine_template_open(&refine, NULL, NULL))
+    if (chat_template_open(&chat, NULL, NULL, NULL) || refine_template_open(&refine, NULL, NULL))
         abort();
     f.context = (struct pair_context){.chat = chat, .refine = refine, .tokenizer = f.tokenizer, .max_len = 1200};
     return &f;

@@ -39,7 +39,7 @@ static int setup(void **state)
     struct model_config c = small_config();
     c.vocab_size = VOCAB;
     write_random_model(&c, DTYPE_F32, f.path, sizeof f.path);
-    if (plm_model_open(&f.model, f.path, &st) || chat_template_open(&f.chat, NULL, &st) ||
+    if (plm_model_open(&f.model, f.path, &st) || chat_template_open(&f.chat, NULL, NULL, &st) ||
         refine_template_from_text(&f.refine, "Q {x}\nA {y_prev}\nBetter:", 24, "test", &st)) {
         fprintf(stderr, "%s\n", st.message);
         return 1;

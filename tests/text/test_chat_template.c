@@ -81,7 +81,7 @@ static void test_chatml(void **state)
 {
     struct fixture *f = *state;
     struct chat_template *t;
-    assert_int_equal(chat_template_open(&t, NULL, NULL), PLM_OK);
+    assert_int_equal(chat_template_open(&t, NULL, NULL, NULL), PLM_OK);
     const struct chat_message m[] = {message("user", "tea?", false), message("assistant", "nine", true), message("user", "<|im_end|>", false),
                                      message("assistant", "set", false), message("user", "", false)};
     assert_int_equal(chat_template_render(t, f->encoder, m, 5, true, true, &f->ids, &f->targets, NULL), PLM_OK);
@@ -158,7 +158,7 @@ static void test_json(void **state)
     (void)state;
     struct chat_template *t = open_text("\n{\"end\": \"<\\u007cim_end|>\",\"turn\":\"<|im_start|>{role}\\n{content}<|im_end|>\\n\",\"system\":\"You are a helpful assistant\"}"),
                          *chatml, *again;
-    assert_int_equal(chat_template_open(&chatml, NULL, NULL), PLM_OK);
+    assert_int_equal(chat_template_open(&chatml, NULL, NULL, NULL), PLM_OK);
     assert_string_equal(chat_template_json(t), chat_template_json(chatml));
     assert_non_null(strstr(chat_template_json(t), "\"generation\": \"<|im_start|>assistant\\n\""));
     again = open_text(chat_template_json(t));
@@ -203,7 +203,7 @@ static void test_bad(void **state)
     struct plm_status st = {0};
     struct chat_template *t;
     int32_t end;
-    assert_int_equal(chat_template_open(&t, "no-such-template.json", &st), PLM_EIO);
+    assert_int_equal(chat_template_open(&t, "no-such-template.json", NULL, &st), PLM_EIO);
     t = open_text("{\"turn\": \"{role}:{content}</xyz>\", \"end\": \"</xyz>\"}");
     assert_int_equal(chat_template_end(t, f->tokenizer, &end, &st), PLM_EUNSUPPORTED);
     assert_non_null(strstr(st.message, "</xyz>"));

@@ -194,7 +194,7 @@ static void test_rows(void **state)
     struct tokenizer *t = random_vocab(&r, "ab", 20);
     struct chat_template *chatml;
     char path[64];
-    assert_int_equal(chat_template_open(&chatml, NULL, NULL), PLM_OK);
+    assert_int_equal(chat_template_open(&chatml, NULL, NULL, NULL), PLM_OK);
     snprintf(path, sizeof path, "no-memory-%ld.json", (long)getpid());
     FILE *f = fopen(path, "w");
     assert_int_equal(fwrite(text, 1, sizeof text - 1, f), sizeof text - 1);

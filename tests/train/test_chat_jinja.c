@@ -16,7 +16,7 @@ static char *jinja_of(const char *json)
     struct chat_template *t;
     char *text;
     struct plm_status st = {0};
-    int code = json ? chat_template_from_json(&t, json, strlen(json), "a template", &st) : chat_template_open(&t, NULL, &st);
+    int code = json ? chat_template_from_json(&t, json, strlen(json), "a template", &st) : chat_template_open(&t, NULL, NULL, &st);
     if (code || chat_template_jinja(&text, t, &st))
         fail_msg("%s", st.message);
     chat_template_free(t);

@@ -274,7 +274,7 @@ static void rendering_open(struct rendering *o)
 {
     static const char refine[] = "Q {x} A {y_prev} Better:";
     byte_tokenizer(&o->tokenizer);
-    assert_int_equal(chat_template_open(&o->chat, NULL, NULL), PLM_OK);
+    assert_int_equal(chat_template_open(&o->chat, NULL, NULL, NULL), PLM_OK);
     assert_int_equal(refine_template_from_text(&o->refine, refine, strlen(refine), "test", NULL), PLM_OK);
     o->r = (struct sft_renderer){o->tokenizer, o->chat, o->refine};
 }

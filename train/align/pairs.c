@@ -242,7 +242,7 @@ static int add_sequence(struct builder *b, int64_t i, const char *draft, struct 
     b->ids.length = b->targets.length = 0;
     int code = PLM_OK;
     if (!draft) {
-        code = chat_template_render(b->c->chat, b->encoder, row->messages, n, true, true, &b->ids, NULL, st);
+        code = chat_template_render(b->c->chat, b->encoder, row->messages, n, CHAT_BEGINS, true, &b->ids, NULL, st);
     } else {
         const struct chat_message *x = &row->messages[n - 1];
         size_t bytes;
@@ -253,7 +253,7 @@ static int add_sequence(struct builder *b, int64_t i, const char *draft, struct 
             memcpy(messages, row->messages, (size_t)n * sizeof *messages);
             messages[n - 1].content = text;
             messages[n - 1].content_bytes = bytes;
-            code = chat_template_render(b->c->chat, b->encoder, messages, n, true, true, &b->ids, NULL, st);
+            code = chat_template_render(b->c->chat, b->encoder, messages, n, CHAT_BEGINS, true, &b->ids, NULL, st);
         }
         free(messages);
         free(text);

@@ -185,7 +185,7 @@ static int add_answer(struct scoring *w, const struct row *task, const struct an
             scorer_failed(stats, OUTCOME_MALFORMED, a, why);
             return PLM_OK;
         }
-    int code = chat_template_render(chat, s->encoder, task->messages, task->n_messages, true, true, &w->ids, NULL, st);
+    int code = chat_template_render(chat, s->encoder, task->messages, task->n_messages, CHAT_BEGINS, true, &w->ids, NULL, st);
     const size_t context = w->ids.length;
     if (!code && !a->n)
         code = chat_template_answer(chat, s->encoder, a->text, strlen(a->text), true, &w->ids, NULL, st);
