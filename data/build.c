@@ -160,7 +160,8 @@ static void encode_items(void *ctx, int64_t begin, int64_t end, int worker)
             continue;
         struct plm_status st = {0};
         /* special tokens in the text stay text: a document must not be able to end itself */
-        if (encoder_encode(b->encoders[worker], b->text + item->begin, item->length, false, &item->ids, &st) == PLM_OK)
+        if (encoder_begin(b->encoders[worker], &item->ids, &st) == PLM_OK &&
+            encoder_encode(b->encoders[worker], b->text + item->begin, item->length, false, &item->ids, &st) == PLM_OK)
             continue;
         pthread_mutex_lock(&b->lock);
         if (b->failed < 0 || i < b->failed) {

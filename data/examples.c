@@ -67,7 +67,9 @@ static int render_text(const char *text, struct encoder *e, int32_t end_of_text,
     const size_t first = ids->length;
     if (end_of_text < 0)
         return status_set(st, PLM_EUNSUPPORTED, "a row is a text, but the tokenizer has no token to end it with: declare an eos_token in tokenizer_config.json");
-    int code = encoder_encode(e, text, strlen(text), false, ids, st);
+    int code = encoder_begin(e, ids, st);
+    if (!code)
+        code = encoder_encode(e, text, strlen(text), false, ids, st);
     if (!code && ids->length == ids->capacity) {
         const size_t capacity = ids->capacity + 64;
         int32_t *data = realloc(ids->data, capacity * sizeof *data);

@@ -104,8 +104,8 @@ static int collect_ordinary(struct recall_generator *g, struct plm_status *st)
         return status_no_memory(st, n * sizeof *g->ordinary, "a list of tokens");
     for (int32_t id = 0; id < vocab; id++) {
         size_t length;
-        bool special;
-        if (tokenizer_token(g->tokenizer, id, &length, &special) && length && !special)
+        const enum tokenizer_kind kind = tokenizer_kind(g->tokenizer, id);
+        if (tokenizer_token(g->tokenizer, id, &length, NULL) && (kind == TOKEN_NORMAL || kind == TOKEN_BYTE))
             g->ordinary[g->n_ordinary++] = id;
     }
     return PLM_OK;

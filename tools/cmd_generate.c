@@ -105,7 +105,7 @@ static int tokenize(const struct plm_model *model, const char *prompt, bool spec
     int code = encoder_create(&encoder, model->tokenizer, st);
     ids->length = 0;
     if (!code)
-        code = encoder_encode(encoder, prompt, strlen(prompt), special, ids, st);
+        code = encoder_encode_whole(encoder, prompt, strlen(prompt), special, ids, st);
     encoder_free(encoder);
     return code;
 }

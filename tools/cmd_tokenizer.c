@@ -12,7 +12,7 @@
 #include "tools/arguments.h"
 #include "tools/command.h"
 
-enum { KEY_THREADS = 256, KEY_MAX_TOKEN, KEY_MIN_COUNT, KEY_WORD_MEMORY, KEY_TEXT_FIELD, KEY_STATS, KEY_SKIP_SPECIAL };
+enum { KEY_THREADS = 256, KEY_MAX_TOKEN, KEY_MIN_COUNT, KEY_WORD_MEMORY, KEY_TEXT_FIELD, KEY_STATS, KEY_SKIP_SPECIAL, KEY_BARE };
 
 /* All of a stream, malloc'ed. */
 static int read_stream(FILE *in, char **out, size_t *length, struct plm_status *st)
@@ -230,7 +230,7 @@ static int run_train(int argc, char **argv)
 
 struct code_arguments {
     const char *tokenizer;
-    bool special, skip_special, stats;
+    bool special, skip_special, stats, bare;
     char **rest;
     int n_rest;
 };
@@ -238,6 +238,7 @@ struct code_arguments {
 static const struct argp_option encode_options[] = {
     {"tokenizer", 't', "PATH", 0, "tokenizer.json, or a directory that has one (default .)", 0},
     {"special", 's', NULL, 0, "text such as <|im_end|> becomes the special token", 0},
+    {"bare", KEY_BARE, NULL, 0, "without the tokens that the tokenizer puts around every text (add_bos_token, add_eos_token)", 0},
     {"stats", KEY_STATS, NULL, 0, "print bytes, tokens, bytes per token and speed to standard error", 0},
     {0},
 };
@@ -260,6 +261,9 @@ static error_t code_parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_STATS:
         a->stats = true;
+        return 0;
+    case KEY_BARE:
+        a->bare = true;
         return 0;
     case KEY_SKIP_SPECIAL:
         a->skip_special = true;
@@ -329,7 +333,7 @@ static int run_encode(int argc, char **argv)
         code = read_input(&a, &text, &length, &st);
     double begin = seconds_now();
     if (!code)
-        code = encoder_encode(e, text, length, a.special, &ids, &st);
+        code = a.bare ? encoder_encode(e, text, length, a.special, &ids, &st) : encoder_encode_whole(e, text, length, a.special, &ids, &st);
     double seconds = seconds_now() - begin;
     if (!code) {
         for (size_t i = 0; i < ids.length; i++)

@@ -68,6 +68,29 @@ static enum unicode_class class_of(uint32_t c)
     }
 }
 
+/* \w as regular expressions have it (UTS #18, annex C): alphabetic, marks, decimal digits, connectors, join controls. Alphabetic beyond letters,
+ * letter numbers and marks are circled and squared letters only. */
+static bool is_word(uint32_t c)
+{
+    switch (utf8proc_category((int32_t)c)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_PC:
+        return true;
+    default:
+        return c == 0x200C || c == 0x200D || (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
+               (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
+    }
+}
+
 static void find_decompositions(void)
 {
     for (uint32_t c = 0; c < N_POINTS; c++) {
@@ -250,6 +273,22 @@ static void print_mappings(FILE *out)
     print_list(out, "uint16_t unicode_mapping_order[]", order, n_mappings);
 }
 
+static void print_word_ranges(FILE *out)
+{
+    uint32_t n = 0;
+    fprintf(out, "const uint32_t unicode_word_ranges[][2] = {\n");
+    for (uint32_t c = 0; c < N_POINTS; c++) {
+        const uint32_t first = c;
+        while (c < N_POINTS && is_word(c))
+            c++;
+        if (c > first) {
+            fprintf(out, "{%u,%u},\n", first, c - 1);
+            n++;
+        }
+    }
+    fprintf(out, "};\nconst uint32_t unicode_n_word_ranges = %u;\n", n);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -276,6 +315,7 @@ int main(int argc, char **argv)
         ascii_class[c] = class_of(c);
     print_list(out, "uint8_t unicode_ascii_class[128]", ascii_class, 128);
     print_mappings(out);
+    print_word_ranges(out);
     if (ferror(out) || fclose(out)) {
         fprintf(stderr, "unicode_tables: cannot write '%s'\n", argv[1]);
         return 1;

@@ -27,7 +27,9 @@ static int encode(struct weighing *w, const char *choice, struct token_list *ids
         return status_no_memory(st, first + second + 1, "a choice");
     memcpy(text, w->o->prompt, first);
     memcpy(text + first, choice, second + 1);
-    const int code = encoder_encode(w->encoder, text, first + second, w->o->special, ids, st);
+    int code = encoder_begin(w->encoder, ids, st);
+    if (!code)
+        code = encoder_encode(w->encoder, text, first + second, w->o->special, ids, st);
     free(text);
     return code;
 }

@@ -10,7 +10,6 @@
 #include "infer/model/templates.h"
 
 #define GGUF_QUANTIZATION_VERSION 2
-enum { TOKEN_TYPE_NORMAL = 1, TOKEN_TYPE_CONTROL = 3, TOKEN_TYPE_UNUSED = 5 }; /* llama.cpp's numbering */
 
 int export_put_config(struct gguf_writer *w, const struct model_config *c, enum dtype type, const char *name, struct plm_status *st)
 {
@@ -69,13 +68,13 @@ static void texts_end(struct texts *t)
     t->n++;
 }
 
-/* A token as vocab files hold it: the printable form of its bytes, specials as they are. */
+/* A token as vocab files hold it: the printable form of its bytes, added tokens as they are. */
 static void texts_put_token(struct texts *t, const struct tokenizer *k, int32_t id)
 {
     size_t n;
-    bool special;
-    const char *bytes = tokenizer_token(k, id, &n, &special);
-    if (special && n <= t->capacity - t->used) {
+    const enum tokenizer_kind kind = tokenizer_kind(k, id);
+    const char *bytes = tokenizer_token(k, id, &n, NULL);
+    if (kind != TOKEN_NORMAL && kind != TOKEN_BYTE && n <= t->capacity - t->used) {
         memcpy(t->data + t->used, bytes, n);
         t->used += n;
     } else {
@@ -95,12 +94,13 @@ static int put_texts(struct gguf_writer *w, const char *key, const struct texts 
     return code;
 }
 
-static size_t vocabulary_bytes(const struct tokenizer *k)
+static size_t vocabulary_bytes(const struct tokenizer *k, int32_t vocab)
 {
     size_t total = 0;
-    for (int32_t id = 0; id < tokenizer_vocab_size(k); id++) {
+    for (int32_t id = 0; id < vocab; id++) {
         size_t n = 0;
-        tokenizer_token(k, id, &n, NULL);
+        if (!tokenizer_token(k, id, &n, NULL))
+            tokenizer_unused(k, id, &n);
         total += n;
     }
     return total;
@@ -112,17 +112,20 @@ static int put_tokens(struct gguf_writer *w, const struct plm_model *m, struct p
     struct texts t = {0};
     int32_t *types = calloc((size_t)vocab, sizeof *types);
     int code = PLM_OK;
-    if (!types || !texts_reserve(&t, (uint64_t)vocab, 2 * vocabulary_bytes(m->tokenizer) + 24 * (size_t)vocab))
+    if (!types || !texts_reserve(&t, (uint64_t)vocab, 2 * vocabulary_bytes(m->tokenizer, vocab) + 24 * (size_t)vocab))
         code = status_no_memory(st, 32 * (size_t)vocab, "the token list");
     for (int32_t id = 0; id < vocab && !code; id++) {
         size_t n;
-        bool special = false;
+        const char *text = tokenizer_unused(m->tokenizer, id, &n);
+        const enum tokenizer_kind kind = tokenizer_kind(m->tokenizer, id);
         texts_begin(&t);
-        if (tokenizer_token(m->tokenizer, id, &n, &special)) {
-            types[id] = special ? TOKEN_TYPE_CONTROL : TOKEN_TYPE_NORMAL;
+        types[id] = kind == TOKEN_NONE ? TOKEN_UNUSED : (int32_t)kind;
+        if (kind != TOKEN_NONE) {
             texts_put_token(&t, m->tokenizer, id);
+        } else if (text) {
+            memcpy(t.data + t.used, text, n);
+            t.used += n;
         } else { /* rows of the embedding without a token */
-            types[id] = TOKEN_TYPE_UNUSED;
             t.used += (size_t)snprintf(t.data + t.used, t.capacity - t.used, "[PAD%d]", (int)id);
         }
         texts_end(&t);
@@ -166,6 +169,48 @@ static int put_merges(struct gguf_writer *w, const struct tokenizer *k, struct p
     return code;
 }
 
+/* What llama.cpp does not know about added tokens: [id, traits, ...] of those that have any. */
+static int put_traits(struct gguf_writer *w, const struct tokenizer *k, struct plm_status *st)
+{
+    const int32_t vocab = tokenizer_vocab_size(k);
+    int32_t *pairs = calloc(2 * (size_t)vocab + 1, sizeof *pairs);
+    uint64_t n = 0;
+    if (!pairs)
+        return status_no_memory(st, 2 * (size_t)vocab * sizeof *pairs, "traits of added tokens");
+    for (int32_t id = 0; id < vocab; id++) {
+        const unsigned traits = tokenizer_traits(k, id);
+        if (traits & ~(unsigned)ADDED_PLAIN) {
+            pairs[n++] = id;
+            pairs[n++] = (int32_t)traits;
+        }
+    }
+    const int code = n ? gguf_set_i32s(w, ADDED_TRAITS_KEY, pairs, n, st) : PLM_OK;
+    free(pairs);
+    return code;
+}
+
+/* What begins and ends a text, in llama.cpp's keys and exactly. */
+static int put_ends(struct gguf_writer *w, const struct plm_model *m, const struct model_card *card, struct plm_status *st)
+{
+    const struct tokenizer_marks *marks = tokenizer_marks(m->tokenizer);
+    struct end_tokens ends;
+    int code = model_card_ends(&ends, card, m, st);
+    if (!code && marks->bos >= 0)
+        code = gguf_set_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)marks->bos, st);
+    if (!code && card->eos >= 0)
+        code = gguf_set_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)card->eos, st);
+    if (!code && card->turn_end >= 0)
+        code = gguf_set_u32(w, "tokenizer.ggml.eot_token_id", (uint32_t)card->turn_end, st);
+    if (!code)
+        code = gguf_set_bool(w, "tokenizer.ggml.add_bos_token", marks->add_bos, st);
+    if (!code && marks->add_eos)
+        code = gguf_set_bool(w, "tokenizer.ggml.add_eos_token", true, st);
+    if (!code && ends.n)
+        code = gguf_set_i32s(w, END_TOKENS_KEY, ends.ids, (uint64_t)ends.n, st);
+    free(ends.ids);
+    return code;
+}
+
 int export_put_no_tokenizer(struct gguf_writer *w, struct plm_status *st) { return gguf_set_string(w, "tokenizer.ggml.model", "no_vocab", 8, st); }
 
 static int put_tokenizer(struct gguf_writer *w, const struct plm_model *m, const struct model_card *card, struct plm_status *st)
@@ -179,12 +224,14 @@ static int put_tokenizer(struct gguf_writer *w, const struct plm_model *m, const
         code = put_tokens(w, m, st);
     if (!code)
         code = put_merges(w, m->tokenizer, st);
-    if (!code && card->eos >= 0)
-        code = gguf_set_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)card->eos, st);
-    if (!code && card->turn_end >= 0)
-        code = gguf_set_u32(w, "tokenizer.ggml.eot_token_id", (uint32_t)card->turn_end, st);
     if (!code)
-        code = gguf_set_bool(w, "tokenizer.ggml.add_bos_token", false, st);
+        code = put_traits(w, m->tokenizer, st);
+    if (!code && tokenizer_pipeline(m->tokenizer)->no_nfc)
+        code = gguf_set_bool(w, NO_NFC_KEY, true, st);
+    if (!code && tokenizer_pipeline(m->tokenizer)->ignore_merges)
+        code = gguf_set_bool(w, IGNORE_MERGES_KEY, true, st);
+    if (!code)
+        code = put_ends(w, m, card, st);
     if (!code && card->chat_template)
         code = gguf_set_string(w, "tokenizer.chat_template", card->chat_template, strlen(card->chat_template), st);
     if (!code && m->chat_template)

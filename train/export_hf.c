@@ -61,29 +61,69 @@ static int put_config(const struct plm_model *m, const struct model_card *card, 
 }
 
 /* A chat ends at the end of a turn as well as at the end of a text. */
-static int put_generation_config(const struct model_card *card, const char *dir, struct export_summary *summary, struct plm_status *st)
+static int put_generation_config(const struct plm_model *m, const struct model_card *card, const char *dir, struct export_summary *summary,
+                                 struct plm_status *st)
 {
-    const bool both = card->eos >= 0 && card->turn_end >= 0 && card->turn_end != card->eos;
-    json_t *eos = both ? json_pack("[i, i]", (int)card->turn_end, (int)card->eos) : token_id(card->eos >= 0 ? card->eos : card->turn_end);
-    return put_json(json_pack("{s:o, s:o}", "eos_token_id", eos, "pad_token_id", token_id(card->eos)), dir, "generation_config.json", summary, st);
+    struct end_tokens ends = {0};
+    json_t *eos = json_array();
+    int code = model_card_ends(&ends, card, m, st);
+    for (int i = 0; i < ends.n; i++)
+        json_array_append_new(eos, json_integer(ends.ids[i]));
+    if (!code && ends.n < 2) {
+        json_decref(eos);
+        eos = token_id(ends.n ? ends.ids[0] : -1);
+    }
+    free(ends.ids);
+    json_t *root = json_pack("{s:o, s:o}", "eos_token_id", eos, "pad_token_id", token_id(card->eos));
+    if (m->tokenizer && tokenizer_marks(m->tokenizer)->bos >= 0)
+        json_object_set_new(root, "bos_token_id", token_id(tokenizer_marks(m->tokenizer)->bos));
+    if (!code)
+        return put_json(root, dir, "generation_config.json", summary, st);
+    json_decref(root);
+    return code;
 }
 
-/* Every special token with its id, as transformers wants to know them. */
+/* Every added token with its id, as transformers wants to know them. */
 static json_t *added_tokens(const struct plm_model *m)
 {
     json_t *all = json_object();
     for (int32_t id = 0; id < tokenizer_vocab_size(m->tokenizer); id++) {
         size_t length;
-        bool special = false;
         char key[16];
-        const char *text = tokenizer_token(m->tokenizer, id, &length, &special);
-        if (!text || !special)
+        const enum tokenizer_kind kind = tokenizer_kind(m->tokenizer, id);
+        const char *text = tokenizer_token(m->tokenizer, id, &length, NULL);
+        const unsigned traits = tokenizer_traits(m->tokenizer, id);
+        if (!text || kind == TOKEN_NORMAL || kind == TOKEN_BYTE)
             continue;
         snprintf(key, sizeof key, "%d", (int)id);
-        json_object_set_new(all, key, json_pack("{s:s%, s:b, s:b, s:b, s:b, s:b}", "content", text, length, "lstrip", 0, "normalized", 0, "rstrip", 0,
-                                                "single_word", 0, "special", 1));
+        json_object_set_new(all, key, json_pack("{s:s%, s:b, s:b, s:b, s:b, s:b}", "content", text, length, "lstrip", !!(traits & ADDED_LSTRIP), "normalized",
+                                                !!(traits & ADDED_NORMALIZED), "rstrip", !!(traits & ADDED_RSTRIP), "single_word",
+                                                !!(traits & ADDED_SINGLE_WORD), "special", !(traits & ADDED_PLAIN)));
     }
     return all;
+}
+
+/* Kinds that tokenizer.json has no word for: {"id": kind}, with GGUF's numbers; unused ids with their texts. */
+static void add_kinds(json_t *root, const struct plm_model *m)
+{
+    json_t *kinds = json_object(), *unused = json_object();
+    for (int32_t id = 0; id < m->config.vocab_size; id++) {
+        char key[16];
+        size_t length;
+        const enum tokenizer_kind kind = tokenizer_kind(m->tokenizer, id);
+        const char *text = tokenizer_unused(m->tokenizer, id, &length);
+        snprintf(key, sizeof key, "%d", (int)id);
+        if (kind == TOKEN_UNKNOWN || kind == TOKEN_BYTE)
+            json_object_set_new(kinds, key, json_integer(kind));
+        if (text)
+            json_object_set_new(unused, key, json_stringn(text, length));
+    }
+    if (json_object_size(kinds))
+        json_object_set(root, "plm_token_kinds", kinds);
+    if (json_object_size(unused))
+        json_object_set(root, "plm_unused_tokens", unused);
+    json_decref(kinds);
+    json_decref(unused);
 }
 
 static int put_text(const char *text, size_t bytes, const char *dir, const char *name, struct export_summary *summary, struct plm_status *st)
@@ -106,11 +146,15 @@ static int put_tokenizer(const struct plm_model *m, const struct model_card *car
         code = put_text(m->refine_template, strlen(m->refine_template), dir, REFINE_TEMPLATE_FILE, summary, st);
     if (code)
         return code;
+    const struct tokenizer_marks *marks = tokenizer_marks(m->tokenizer);
     json_t *chat = card->chat_template ? json_string(card->chat_template) : json_null();
-    json_t *root = json_pack("{s:s, s:b, s:o, s:n, s:o, s:o, s:n, s:i, s:b, s:o}", "tokenizer_class", "PreTrainedTokenizerFast",
-                             "add_prefix_space", 0, "added_tokens_decoder", added_tokens(m), "bos_token", "eos_token", token_text(m, card->eos),
+    json_t *root = json_pack("{s:s, s:b, s:o, s:o, s:o, s:o, s:n, s:i, s:b, s:o}", "tokenizer_class", "PreTrainedTokenizerFast",
+                             "add_prefix_space", 0, "added_tokens_decoder", added_tokens(m), "bos_token", token_text(m, marks->bos), "eos_token", token_text(m, card->eos),
                              "pad_token", token_text(m, card->eos), "unk_token", "model_max_length", m->config.max_position_embeddings,
                              "clean_up_tokenization_spaces", 0, "chat_template", chat);
+    json_object_set_new(root, "add_bos_token", json_boolean(marks->add_bos));
+    json_object_set_new(root, "add_eos_token", json_boolean(marks->add_eos));
+    add_kinds(root, m);
     return put_json(root, dir, "tokenizer_config.json", summary, st);
 }
 
@@ -228,7 +272,7 @@ int export_hf(const struct plm_model *m, const struct model_card *card, enum dty
         return code;
     code = put_config(m, card, type, temporary, summary, st);
     if (!code)
-        code = put_generation_config(card, temporary, summary, st);
+        code = put_generation_config(m, card, temporary, summary, st);
     if (!code)
         code = put_tokenizer(m, card, temporary, summary, st);
     if (!code)

@@ -13,9 +13,11 @@ struct model_card {
     int32_t turn_end;       /* ends a turn of a chat: what the model's own template says, or "<|im_end|>"; -1: none */
 };
 
-/* `path`: what m was opened from. A directory's tokenizer.json is taken as it is, and tokenizer_config.json (chat_template, eos_token)
- * where it exists; of a GGUF file tokenizer.chat_template and eos_token_id. */
+/* `path`: what m was opened from. A directory's tokenizer.json is taken as it is, and tokenizer_config.json (chat_template)
+ * where it exists; of a GGUF file tokenizer.chat_template and eot_token_id. */
 int model_card_read(struct model_card *card, const struct plm_model *m, const char *path, struct plm_status *st);
+/* The tokens that end a text of the model, the end of a turn first: free(ids). */
+int model_card_ends(struct end_tokens *out, const struct model_card *card, const struct plm_model *m, struct plm_status *st);
 void model_card_free(struct model_card *card);
 
 #endif

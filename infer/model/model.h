@@ -26,7 +26,13 @@ struct plm_model {
     struct arena norms;             /* norms of 16-bit files, widened: they are computed in float32 */
 };
 
-/* The tokenizer of a GGUF file (tokenizer.ggml.*). NULL in *out when the file has none. */
+/* What a tokenizer has that llama.cpp's keys do not say: i32 [id, ADDED_* traits, ...], and two switches. */
+#define ADDED_TRAITS_KEY "plm.tokenizer.added_traits"
+#define NO_NFC_KEY "plm.tokenizer.no_nfc"
+#define IGNORE_MERGES_KEY "plm.tokenizer.ignore_merges"
+
+/* The tokenizer of a GGUF file (tokenizer.ggml.*), as llama.cpp reads it: a file without `pre` is read as qwen2, one without `token_type` has
+ * special tokens where they look like <|...|>; both are noted. NULL in *out when the file has none. */
 int gguf_read_tokenizer(struct tokenizer **out, const struct gguf *g, struct plm_status *st);
 
 /* Hyper-parameters of a GGUF file of architecture plm (plm.md 2.1). */

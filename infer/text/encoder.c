@@ -269,60 +269,64 @@ static int encode_word(struct encoder *e, const char *word, size_t length, size_
     return PLM_OK;
 }
 
-/* Text without special tokens. */
-static int encode_text(struct encoder *e, const char *text, size_t length, struct token_list *ids, struct plm_status *st)
-{
-    int code = nfc_normalize(&e->nfc, text, length, &text, &length, st);
-    for (size_t i = 0; i < length && !code;) {
-        code = list_reserve(ids, SHORT_WORD + CACHE_IDS, st);
-        if (code)
-            break;
-        size_t end = splitter_next(text, length, i);
-        code = encode_word(e, text + i, end - i, length - i, ids, st);
-        i = end;
-    }
-    return code;
-}
-
-/* The longest special token at text; -1 when none begins there. */
-static int32_t match_added(const struct tokenizer *t, const char *text, size_t length)
-{
-    for (int i = 0; i < t->n_added; i++) {
-        size_t n = token_length(t, t->added[i]);
-        if (n <= length && !memcmp(text, t->bytes + t->start[t->added[i]], n))
-            return t->added[i];
-    }
-    return -1;
-}
-
-int encoder_encode(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids,
-                   struct plm_status *st)
-{
-    const struct tokenizer *t = e->t;
-    size_t begin = 0;
-    for (size_t i = 0; parse_special && t->n_added && i < length;) {
-        int32_t id = t->added_first_byte[(unsigned char)text[i]] ? match_added(t, text + i, length - i) : -1;
-        if (id < 0) {
-            i++;
-            continue;
-        }
-        int code = encode_text(e, text + begin, i - begin, ids, st);
-        if (!code)
-            code = list_reserve(ids, 1, st);
-        if (code)
-            return code;
-        ids->data[ids->length++] = id;
-        begin = i += token_length(t, id);
-    }
-    return encode_text(e, text + begin, length - begin, ids, st);
-}
-
 static int append_id(struct token_list *ids, int32_t id, struct plm_status *st)
 {
     int code = list_reserve(ids, 1, st);
     if (!code)
         ids->data[ids->length++] = id;
     return code;
+}
+
+/* Normalised text without added tokens. */
+static int encode_words(struct encoder *e, const char *text, size_t length, struct token_list *ids, struct plm_status *st)
+{
+    int code = PLM_OK;
+    for (size_t i = 0; i < length && !code;) {
+        code = list_reserve(ids, SHORT_WORD + CACHE_IDS, st);
+        if (code)
+            break;
+        const size_t end = splitter_next(text, length, i);
+        const int32_t word = e->t->pipeline.ignore_merges ? tokenizer_word(e->t, text + i, end - i) : -1;
+        code = word >= 0 ? append_id(ids, word, st) : encode_word(e, text + i, end - i, length - i, ids, st);
+        i = end;
+    }
+    return code;
+}
+
+/* Text in which the tokens of `set` stand for themselves; `between` takes what lies between them. */
+static int encode_between(struct encoder *e, const struct added_set *set, const char *text, size_t length, bool parse_special,
+                          int (*between)(struct encoder *, const char *, size_t, bool, struct token_list *, struct plm_status *),
+                          struct token_list *ids, struct plm_status *st)
+{
+    struct added_walk w = {.text = text, .length = length, .parse_special = parse_special};
+    int code = PLM_OK;
+    while (!code && added_set_matters(set, parse_special) && added_set_next(set, &w)) {
+        if (w.taken < w.begin)
+            code = between(e, text + w.taken, w.begin - w.taken, parse_special, ids, st);
+        if (!code)
+            code = append_id(ids, w.id, st);
+        w.taken = w.end;
+    }
+    return !code && w.taken < length ? between(e, text + w.taken, length - w.taken, parse_special, ids, st) : code;
+}
+
+static int encode_rest(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids, struct plm_status *st)
+{
+    (void)parse_special;
+    return encode_words(e, text, length, ids, st);
+}
+
+/* Text without the added tokens that are found before normalisation. */
+static int encode_piece(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids, struct plm_status *st)
+{
+    const int code = e->t->pipeline.no_nfc ? PLM_OK : nfc_normalize(&e->nfc, text, length, &text, &length, st);
+    return code ? code : encode_between(e, e->t->normalized, text, length, parse_special, encode_rest, ids, st);
+}
+
+int encoder_encode(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids,
+                   struct plm_status *st)
+{
+    return encode_between(e, e->t->raw, text, length, parse_special, encode_piece, ids, st);
 }
 
 int encoder_begin(struct encoder *e, struct token_list *ids, struct plm_status *st)

@@ -86,6 +86,32 @@ static int read_switch(const struct json_value *root, const char *key, const cha
     return PLM_OK;
 }
 
+/* "plm_token_kinds": {"7": 6} and "plm_unused_tokens": {"9": "<unused>"}: what GGUF files say and tokenizer.json cannot. */
+static int read_kinds(struct tokenizer *t, const struct json_value *root, const char *where, struct plm_status *st)
+{
+    const struct json_value *kinds = json_get(root, "plm_token_kinds"), *unused = json_get(root, "plm_unused_tokens");
+    int code = PLM_OK;
+    for (const struct json_value *v = json_first(kinds); v; v = json_next(v)) {
+        size_t n;
+        int64_t kind = 0;
+        const char *key = json_key(v, &n);
+        if (!key || !json_as_integer(v, &kind) || (kind != TOKEN_UNKNOWN && kind != TOKEN_BYTE))
+            return status_set(st, PLM_EFORMAT, "%s: plm_token_kinds is no object of ids with %d or %d", where, TOKEN_UNKNOWN, TOKEN_BYTE);
+        tokenizer_set_kind(t, (int32_t)strtol(key, NULL, 10), (enum tokenizer_kind)kind);
+    }
+    int32_t last = -1;
+    for (const struct json_value *v = json_first(unused); v && !code; v = json_next(v)) {
+        size_t n, length;
+        const char *key = json_key(v, &n), *text = json_as_string(v, &length);
+        const long id = key ? strtol(key, NULL, 10) : -1;
+        if (!text || id <= last || id >= TOKENIZER_MAX_VOCAB || tokenizer_kind(t, (int32_t)id) != TOKEN_NONE)
+            return status_set(st, PLM_EFORMAT, "%s: plm_unused_tokens is no object of ascending ids without a token, each with a text", where);
+        last = (int32_t)id;
+        code = tokenizer_set_unused(t, last, text, length, st);
+    }
+    return code;
+}
+
 static int read_config(struct tokenizer *t, const struct json_value *root, const char *where, struct plm_status *st)
 {
     struct tokenizer_marks m = t->marks;
@@ -98,7 +124,9 @@ static int read_config(struct tokenizer *t, const struct json_value *root, const
         code = read_switch(root, "add_bos_token", where, &m.add_bos, st);
     if (!code)
         code = read_switch(root, "add_eos_token", where, &m.add_eos, st);
-    return code ? code : tokenizer_set_marks(t, &m, where, st);
+    if (!code)
+        code = tokenizer_set_marks(t, &m, where, st);
+    return code ? code : read_kinds(t, root, where, st);
 }
 
 static int read_config_file(struct tokenizer *t, const char *path, struct plm_status *st)

@@ -5,12 +5,6 @@
 #include "infer/text/tokenizer_internal.h"
 #include "infer/text/utf8.h"
 
-/* Ordinary tokens by their bytes: needed while a tokenizer is made, not after. */
-struct token_index {
-    int32_t *ids; /* -1: free */
-    size_t mask;
-};
-
 static int32_t *index_slot(const struct token_index *index, const struct tokenizer *t, const char *a, size_t n_a,
                            const char *b, size_t n_b, char *joined)
 {
@@ -68,7 +62,7 @@ static int copy_tokens(struct tokenizer *t, const char *const *bytes, const size
     const char **text = calloc((size_t)t->n_vocab + 1, sizeof *text);
     size_t *n = calloc((size_t)t->n_vocab + 1, sizeof *n);
     t->start = calloc((size_t)t->n_vocab + 1, sizeof *t->start);
-    t->flags = calloc((size_t)t->n_vocab + 1, 1);
+    t->flags = calloc((size_t)t->n_vocab + 1, sizeof *t->flags);
     int code = PLM_OK;
     if (!text || !n || !t->start || !t->flags) {
         code = status_no_memory(st, (size_t)t->n_vocab * 32, "a tokenizer's vocabulary");
@@ -78,13 +72,16 @@ static int copy_tokens(struct tokenizer *t, const char *const *bytes, const size
         if (bytes[i]) {
             text[i] = bytes[i];
             n[i] = length[i];
-            t->flags[i] = TOKEN_PRESENT;
+            t->flags[i] = FLAG_PRESENT | FLAG_ORDINARY;
         }
     for (int i = 0; i < n_specials; i++) {
         int32_t id = specials[i].id;
+        const size_t bytes_here = strlen(specials[i].text);
+        const bool word = text[id] && n[id] == bytes_here && !memcmp(text[id], specials[i].text, bytes_here);
         text[id] = specials[i].text;
-        n[id] = strlen(specials[i].text);
-        t->flags[id] = TOKEN_PRESENT | TOKEN_ADDED | TOKEN_SPECIAL;
+        n[id] = bytes_here;
+        t->flags[id] = (uint16_t)(FLAG_PRESENT | FLAG_ADDED | (word ? FLAG_ORDINARY : 0) |
+                                  (specials[i].traits & ADDED_PLAIN ? 0 : FLAG_SPECIAL) | specials[i].traits >> 1 << FLAG_TRAITS);
     }
     size_t total = 0;
     for (int32_t i = 0; i < t->n_vocab; i++) {
@@ -114,6 +111,15 @@ done:
     return code;
 }
 
+int32_t tokenizer_word(const struct tokenizer *t, const char *bytes, size_t n)
+{
+    for (size_t i = hash_bytes(bytes, n) & t->words.mask;; i = (i + 1) & t->words.mask) {
+        const int32_t id = t->words.ids[i];
+        if (id < 0 || (token_length(t, id) == n && !memcmp(t->bytes + t->start[id], bytes, n)))
+            return id;
+    }
+}
+
 /* Fill the index, find the 256 byte tokens. */
 static int index_tokens(struct tokenizer *t, struct token_index *index, char *joined, struct plm_status *st)
 {
@@ -121,7 +127,7 @@ static int index_tokens(struct tokenizer *t, struct token_index *index, char *jo
     for (int b = 0; b < 256; b++)
         t->byte_token[b] = -1;
     for (int32_t id = 0; id < t->n_vocab; id++) {
-        if (t->flags[id] != TOKEN_PRESENT)
+        if (!(t->flags[id] & FLAG_ORDINARY))
             continue;
         const char *bytes = t->bytes + t->start[id];
         size_t n = token_length(t, id);
@@ -141,7 +147,7 @@ static int index_tokens(struct tokenizer *t, struct token_index *index, char *jo
 
 static int check_merge_side(const struct tokenizer *t, int32_t rank, int32_t id, struct plm_status *st)
 {
-    if (id < 0 || id >= t->n_vocab || t->flags[id] != TOKEN_PRESENT)
+    if (id < 0 || id >= t->n_vocab || !(t->flags[id] & FLAG_ORDINARY))
         return status_set(st, PLM_EFORMAT, "tokenizer: merge %d refers to id %d, which is no ordinary token (vocabulary of %d)",
                           rank, id, t->n_vocab);
     return PLM_OK;
@@ -181,21 +187,46 @@ static int index_merges(struct tokenizer *t, const struct token_index *index, ch
     return PLM_OK;
 }
 
+static int make_sets(struct tokenizer *t, struct plm_status *st)
+{
+    added_set_free(t->raw);
+    added_set_free(t->normalized);
+    t->raw = t->normalized = NULL;
+    int code = added_set_create(&t->raw, t, false, st);
+    return code ? code : added_set_create(&t->normalized, t, true, st);
+}
+
 static int list_added(struct tokenizer *t, const struct special_token *specials, int n, struct plm_status *st)
 {
     t->added = malloc(((size_t)n + 1) * sizeof *t->added);
     if (!t->added)
         return status_no_memory(st, (size_t)n * sizeof *t->added, "special tokens");
-    for (int i = 0; i < n; i++) {
-        int32_t id = specials[i].id;
-        int at = i;
-        for (; at > 0 && token_length(t, t->added[at - 1]) < token_length(t, id); at--)
-            t->added[at] = t->added[at - 1];
-        t->added[at] = id;
-        t->added_first_byte[(unsigned char)specials[i].text[0]] = true;
-    }
+    for (int i = 0; i < n; i++)
+        t->added[i] = specials[i].id;
     t->n_added = n;
+    return make_sets(t, st);
+}
+
+static int make_index(struct token_index *index, const struct tokenizer *t, struct plm_status *st)
+{
+    size_t slots = 16;
+    while (slots < (size_t)t->n_vocab * 2)
+        slots *= 2;
+    index->mask = slots - 1;
+    index->ids = malloc(slots * sizeof *index->ids);
+    if (!index->ids)
+        return status_no_memory(st, slots * sizeof *index->ids, "a tokenizer");
+    for (size_t i = 0; i < slots; i++)
+        index->ids[i] = -1;
     return PLM_OK;
+}
+
+static size_t longest_token(const struct tokenizer *t)
+{
+    size_t longest = 0;
+    for (int32_t i = 0; i < t->n_vocab; i++)
+        longest = token_length(t, i) > longest ? token_length(t, i) : longest;
+    return longest;
 }
 
 int tokenizer_create(struct tokenizer **out, const char *const *token_bytes, const size_t *lengths, int32_t n_tokens,
@@ -221,27 +252,18 @@ int tokenizer_create(struct tokenizer **out, const char *const *token_bytes, con
     t->n_merges = n_merges;
     struct token_index index = {0};
     char *joined = NULL;
-    size_t slots = 16, longest = 0;
-    while (slots < (size_t)t->n_vocab * 2)
-        slots *= 2;
-    index.mask = slots - 1;
-    index.ids = malloc(slots * sizeof *index.ids);
     t->merges = malloc(((size_t)n_merges + 1) * sizeof *t->merges);
-    if (!index.ids || !t->merges) {
-        code = status_no_memory(st, slots * sizeof *index.ids, "a tokenizer");
+    code = t->merges ? make_index(&index, t, st) : status_no_memory(st, (size_t)n_merges * sizeof *t->merges, "merges");
+    if (code)
         goto done;
-    }
-    memset(index.ids, 0xff, slots * sizeof *index.ids);
     if (n_merges)
         memcpy(t->merges, merges, (size_t)n_merges * sizeof *merges);
     code = copy_tokens(t, token_bytes, lengths, n_tokens, specials, n_specials, st);
     if (code)
         goto done;
-    for (int32_t i = 0; i < t->n_vocab; i++)
-        longest = token_length(t, i) > longest ? token_length(t, i) : longest;
-    joined = malloc(longest * 2 + 1);
+    joined = malloc(longest_token(t) * 2 + 1);
     if (!joined) {
-        code = status_no_memory(st, longest * 2, "a tokenizer");
+        code = status_no_memory(st, longest_token(t) * 2, "a tokenizer");
         goto done;
     }
     code = index_tokens(t, &index, joined, st);
@@ -269,7 +291,89 @@ void tokenizer_free(struct tokenizer *t)
     free(t->merges);
     free(t->merge_table);
     free(t->added);
+    added_set_free(t->raw);
+    added_set_free(t->normalized);
+    free(t->words.ids);
+    for (int i = 0; i < t->n_unused; i++)
+        free(t->unused[i].text);
+    free(t->unused);
     free(t);
+}
+
+int tokenizer_set_pipeline(struct tokenizer *t, const struct tokenizer_pipeline *pipeline, struct plm_status *st)
+{
+    t->pipeline = *pipeline;
+    free(t->words.ids);
+    t->words = (struct token_index){0};
+    int code = make_sets(t, st);
+    if (code || !pipeline->ignore_merges)
+        return code;
+    char *joined = malloc(longest_token(t) + 1);
+    code = joined ? make_index(&t->words, t, st) : status_no_memory(st, longest_token(t), "a tokenizer");
+    if (!code)
+        code = index_tokens(t, &t->words, joined, st);
+    free(joined);
+    return code;
+}
+
+const struct tokenizer_pipeline *tokenizer_pipeline(const struct tokenizer *t)
+{
+    return &t->pipeline;
+}
+
+enum tokenizer_kind tokenizer_kind(const struct tokenizer *t, int32_t id)
+{
+    const unsigned flags = id >= 0 && id < t->n_vocab ? t->flags[id] : 0;
+    if (!flags)
+        return TOKEN_NONE;
+    if (flags & FLAG_ADDED)
+        return flags & FLAG_UNKNOWN ? TOKEN_UNKNOWN : flags & FLAG_SPECIAL ? TOKEN_CONTROL : TOKEN_USER_DEFINED;
+    return flags & FLAG_BYTE ? TOKEN_BYTE : TOKEN_NORMAL;
+}
+
+void tokenizer_set_kind(struct tokenizer *t, int32_t id, enum tokenizer_kind kind)
+{
+    if (kind == TOKEN_UNKNOWN && tokenizer_kind(t, id) == TOKEN_CONTROL)
+        t->flags[id] |= FLAG_UNKNOWN;
+    if (kind == TOKEN_BYTE && tokenizer_kind(t, id) == TOKEN_NORMAL)
+        t->flags[id] |= FLAG_BYTE;
+}
+
+unsigned tokenizer_traits(const struct tokenizer *t, int32_t id)
+{
+    const unsigned flags = id >= 0 && id < t->n_vocab ? t->flags[id] : 0;
+    return flags & FLAG_ADDED ? (flags & FLAG_SPECIAL ? 0 : ADDED_PLAIN) | flags >> FLAG_TRAITS << 1 : 0;
+}
+
+int tokenizer_set_unused(struct tokenizer *t, int32_t id, const char *text, size_t length, struct plm_status *st)
+{
+    struct unused_token *all = realloc(t->unused, ((size_t)t->n_unused + 1) * sizeof *all);
+    t->unused = all ? all : t->unused;
+    char *copy = malloc(length + 1);
+    if (!all || !copy) {
+        free(copy);
+        return status_no_memory(st, length + sizeof *all, "an unused token");
+    }
+    memcpy(copy, text, length);
+    copy[length] = 0;
+    t->unused[t->n_unused++] = (struct unused_token){id, copy, length};
+    return PLM_OK;
+}
+
+const char *tokenizer_unused(const struct tokenizer *t, int32_t id, size_t *length)
+{
+    int low = 0, high = t->n_unused;
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (t->unused[middle].id < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == t->n_unused || t->unused[low].id != id)
+        return NULL;
+    *length = t->unused[low].length;
+    return t->unused[low].text;
 }
 
 int32_t tokenizer_vocab_size(const struct tokenizer *t)
@@ -293,7 +397,7 @@ const char *tokenizer_token(const struct tokenizer *t, int32_t id, size_t *lengt
     bool present = id >= 0 && id < t->n_vocab && t->flags[id];
     *length = present ? token_length(t, id) : 0;
     if (special)
-        *special = present && t->flags[id] & TOKEN_SPECIAL;
+        *special = present && t->flags[id] & FLAG_SPECIAL;
     return present ? t->bytes + t->start[id] : NULL;
 }
 
@@ -375,7 +479,7 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bo
         if (ids[i] < 0 || ids[i] >= t->n_vocab || !t->flags[ids[i]])
             return status_set(st, PLM_EINVAL, "token %zu of %zu has id %d, which the vocabulary of %d does not have", i, n,
                               ids[i], t->n_vocab);
-        if (with_special || !(t->flags[ids[i]] & TOKEN_SPECIAL))
+        if (with_special || !(t->flags[ids[i]] & FLAG_SPECIAL))
             total += token_length(t, ids[i]);
     }
     char *text = malloc(total + 1);
@@ -383,7 +487,7 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bo
         return status_no_memory(st, total + 1, "decoded text");
     size_t used = 0;
     for (size_t i = 0; i < n; i++)
-        if (with_special || !(t->flags[ids[i]] & TOKEN_SPECIAL)) {
+        if (with_special || !(t->flags[ids[i]] & FLAG_SPECIAL)) {
             memcpy(text + used, t->bytes + t->start[ids[i]], token_length(t, ids[i]));
             used += token_length(t, ids[i]);
         }

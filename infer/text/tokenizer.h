@@ -10,15 +10,36 @@
 
 struct tokenizer; /* read-only after construction, may be shared by threads */
 
+/* Traits of a token that is found in the text itself, before anything is merged, as Hugging Face's AddedToken has them. 0: special, found only
+ * where special tokens are parsed, left out of decoded text. */
+enum {
+    ADDED_PLAIN = 1,        /* part of the text: always found, and decoded */
+    ADDED_NORMALIZED = 2,   /* found in normalised text, its own text normalised as well; otherwise in the text as it is given, before that */
+    ADDED_LSTRIP = 4,       /* white space before it goes into it, */
+    ADDED_RSTRIP = 8,       /* and behind it */
+    ADDED_SINGLE_WORD = 16, /* only where neither side is a character of a word */
+};
+
 struct special_token {
     const char *text;
     int32_t id;
+    unsigned traits;        /* ADDED_* */
+};
+
+/* Kinds of tokens, numbered as in GGUF files. */
+enum tokenizer_kind { TOKEN_NONE, TOKEN_NORMAL, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNUSED, TOKEN_BYTE };
+
+/* What else decides how text becomes tokens; all zero is the usual. */
+struct tokenizer_pipeline {
+    bool no_nfc;            /* text is not normalised */
+    bool ignore_merges;     /* a pre-token that is in the vocabulary is that token, whatever merges make of it */
 };
 
 /* From the pieces every file format has. token_bytes/token_length: the raw bytes of token i (not the GPT-2 printable
  * form), for i < n_tokens; a special token's bytes are its text. merges: n_merges pairs (left id, right id), by rank; the
  * merged token is the one whose bytes are the concatenation. Checks: 256 byte tokens present, merges refer to existing
- * tokens, unique bytes among ordinary tokens. Copies what it needs. */
+ * tokens, unique bytes among ordinary tokens. An added token that token_bytes has too, with the
+ * same bytes, is made by merges as well. Copies what it needs. */
 int tokenizer_create(struct tokenizer **out, const char *const *token_bytes, const size_t *token_length, int32_t n_tokens,
                      const int32_t (*merges)[2], int32_t n_merges, const struct special_token *specials, int n_specials,
                      struct plm_status *st);
@@ -31,6 +52,20 @@ int tokenizer_from_json(struct tokenizer **out, const char *text, size_t length,
 int tokenizer_open(struct tokenizer **out, const char *path, struct plm_status *st);
 /* Loadable by Hugging Face tokenizers. malloc'ed; the caller frees. NULL when out of memory. */
 char *tokenizer_to_json(const struct tokenizer *t, size_t *length);
+
+int tokenizer_set_pipeline(struct tokenizer *t, const struct tokenizer_pipeline *pipeline, struct plm_status *st);
+const struct tokenizer_pipeline *tokenizer_pipeline(const struct tokenizer *t);
+
+/* TOKEN_NONE for an id that no token has. Set: a special token may be called UNKNOWN, an ordinary one BYTE; nothing else depends on it, but files
+ * that are written say so. */
+enum tokenizer_kind tokenizer_kind(const struct tokenizer *t, int32_t id);
+void tokenizer_set_kind(struct tokenizer *t, int32_t id, enum tokenizer_kind kind);
+/* ADDED_* of an added token, 0 for others. */
+unsigned tokenizer_traits(const struct tokenizer *t, int32_t id);
+/* An id without a token, but with a text that files keep beside it (TOKEN_UNUSED): set, in the order of ids, and get;
+ * NULL: none. */
+int tokenizer_set_unused(struct tokenizer *t, int32_t id, const char *text, size_t length, struct plm_status *st);
+const char *tokenizer_unused(const struct tokenizer *t, int32_t id, size_t *length);
 
 int32_t tokenizer_vocab_size(const struct tokenizer *t); /* highest id + 1 */
 int32_t tokenizer_n_merges(const struct tokenizer *t);
@@ -74,8 +109,9 @@ struct encoder;
 int encoder_create(struct encoder **out, const struct tokenizer *t, struct plm_status *st);
 void encoder_free(struct encoder *e);
 
-/* Append the ids of `text` to *ids. Linear time in `length` for any input. NFC is applied to valid UTF-8; bytes that are
- * not UTF-8 pass through and are encoded byte by byte. */
+/* Append the ids of `text` to *ids. Linear time in `length` for any input. Added tokens are found as Hugging Face finds them: at the leftmost
+ * place the longest, first those that are not normalised, then in the normalised pieces between them the others. NFC is applied to valid
+ * UTF-8; bytes that are not UTF-8 pass through and are encoded byte by byte. */
 int encoder_encode(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids,
                    struct plm_status *st);
 

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "infer/text/added_set.h"
 #include "infer/text/tokenizer.h"
 
 #define TOKENIZER_MAX_VOCAB (1 << 26) /* ids; far above any model, so that a corrupt id cannot ask for all memory */
@@ -11,9 +12,25 @@
 #define MERGE_NONE UINT32_MAX
 
 enum {
-    TOKEN_PRESENT = 1, /* the id has a token */
-    TOKEN_ADDED = 2,   /* matched in the text before anything else, never made by merges */
-    TOKEN_SPECIAL = 4, /* added, and not part of decoded text */
+    FLAG_PRESENT = 1,   /* the id has a token */
+    FLAG_ORDINARY = 2,  /* a word of the vocabulary, which merges make */
+    FLAG_ADDED = 4,     /* found in the text before anything else */
+    FLAG_SPECIAL = 8,   /* added, and not part of decoded text */
+    FLAG_BYTE = 16,     /* called BYTE by a file */
+    FLAG_UNKNOWN = 32,  /* called UNKNOWN */
+    FLAG_TRAITS = 6,    /* shift of ADDED_NORMALIZED and the bits above it */
+};
+
+/* Ordinary tokens by their bytes. */
+struct token_index {
+    int32_t *ids; /* -1: free */
+    size_t mask;
+};
+
+struct unused_token {
+    int32_t id;
+    char *text;
+    size_t length;
 };
 
 struct merge_entry {
@@ -25,16 +42,20 @@ struct merge_entry {
 struct tokenizer {
     char *bytes;           /* all tokens, one after the other, each followed by a NUL */
     size_t *start;         /* (n_vocab + 1) */
-    unsigned char *flags;  /* (n_vocab), TOKEN_* */
+    uint16_t *flags;       /* (n_vocab), FLAG_* */
     int32_t n_vocab;       /* highest id + 1 */
     int32_t (*merges)[2];  /* (n_merges, 2), by rank */
     int32_t n_merges;
     struct merge_entry *merge_table; /* open addressing, merge_mask + 1 entries, at most half full */
     size_t merge_mask;
     int32_t byte_token[256];
-    int32_t *added;        /* (n_added), longest first, so that the first match is the longest */
+    int32_t *added;        /* (n_added), in the order given */
     int n_added;
-    bool added_first_byte[256];
+    struct added_set *raw, *normalized; /* of these: those found in the text as given, and in normalised text */
+    struct tokenizer_pipeline pipeline;
+    struct token_index words; /* with ignore_merges */
+    struct unused_token *unused; /* (n_unused) */
+    int n_unused;
     struct tokenizer_marks marks;
 };
 
@@ -67,6 +88,9 @@ static inline uint64_t hash_bytes(const char *s, size_t n)
     h = (h ^ word) * 0xD6E8FEB86659FD93u;
     return h ^ h >> 32;
 }
+
+/* The ordinary token with these bytes, -1: none; with ignore_merges only. */
+int32_t tokenizer_word(const struct tokenizer *t, const char *bytes, size_t n);
 
 /* The merge of a pair of tokens; NULL when they do not merge. */
 static inline const struct merge_entry *merge_find(const struct tokenizer *t, int32_t left, int32_t right)

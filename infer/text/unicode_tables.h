@@ -42,6 +42,10 @@ extern const uint8_t unicode_ascii_class[128];
 extern const uint32_t unicode_n_mappings;
 extern const uint64_t unicode_mappings[];
 extern const uint16_t unicode_mapping_order[]; /* the mappings' indices in ascending order of c */
+
+/* First and last code points of words (\w of regular expressions), ascending. */
+extern const uint32_t unicode_n_word_ranges;
+extern const uint32_t unicode_word_ranges[][2];
 #pragma GCC visibility pop
 
 static inline uint8_t unicode_cell(uint32_t c)

@@ -142,7 +142,13 @@ static void test_refused(void **state)
         const char *says;
     } cases[] = {
         {"\"NFC\"", "\"NFKC\"", PLM_EUNSUPPORTED, "normalizer"},
-        {"{\"type\": \"NFC\"}", "null", PLM_EUNSUPPORTED, "normalizer"},
+        {"{\"type\": \"NFC\"}", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"Lowercase\"}]}", PLM_EUNSUPPORTED, "Lowercase"},
+        {"{\"type\": \"NFC\"}", "{\"type\": \"Sequence\"}", PLM_EUNSUPPORTED, "normalizer"},
+        {"\"post_processor\": {\"type\": \"ByteLevel\"", "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": []", PLM_EUNSUPPORTED, "single"},
+        {"\"post_processor\": {\"type\": \"ByteLevel\"", "\"post_processor\": {\"type\": \"RobertaProcessing\", \"cls\": [\"a\", 99999], \"sep\": [\"b\", 1]",
+         PLM_EFORMAT, "99999"},
+        {"\"lstrip\": false", "\"lstrip\": 1", PLM_EFORMAT, "lstrip"},
+        {"\"ignore_merges\": false", "\"ignore_merges\": 0", PLM_EFORMAT, "ignore_merges"},
         {"\"Isolated\"", "\"Removed\"", PLM_EUNSUPPORTED, "pretokenizers[0]"},
         {"|\\\\p{N}|", "|\\\\p{N}{1,3}|", PLM_EUNSUPPORTED, "pretokenizers[0]"},
         {"\"invert\": false", "\"invert\": true", PLM_EUNSUPPORTED, "pretokenizers[0]"},
@@ -151,14 +157,9 @@ static void test_refused(void **state)
         {"\"decoder\": {\"type\": \"ByteLevel\"", "\"decoder\": {\"type\": \"Metaspace\"", PLM_EUNSUPPORTED, "decoder"},
         {"\"post_processor\": {\"type\": \"ByteLevel\"", "\"post_processor\": {\"type\": \"BertProcessing\"",
          PLM_EUNSUPPORTED, "post_processor"},
-        {"\"truncation\": null", "\"truncation\": {}", PLM_EUNSUPPORTED, "truncation"},
         {"\"BPE\"", "\"Unigram\"", PLM_EUNSUPPORTED, "model"},
         {"\"dropout\": null", "\"dropout\": 0.1", PLM_EUNSUPPORTED, "dropout"},
-        {"\"unk_token\": null", "\"unk_token\": \"<unk>\"", PLM_EUNSUPPORTED, "unk_token"},
-        {"\"byte_fallback\": false", "\"byte_fallback\": true", PLM_EUNSUPPORTED, "byte_fallback"},
-        {"\"ignore_merges\": false", "\"ignore_merges\": true", PLM_EUNSUPPORTED, "ignore_merges"},
         {"\"end_of_word_suffix\": \"\"", "\"end_of_word_suffix\": \"</w>\"", PLM_EUNSUPPORTED, "end_of_word_suffix"},
-        {"\"lstrip\": false", "\"lstrip\": true", PLM_EUNSUPPORTED, "added_tokens[0]"},
         {"\"model\": {", "\"modell\": {", PLM_EFORMAT, "model"},
         {"\"vocab\": {", "\"vocabulary\": {", PLM_EFORMAT, "vocab"},
         {"\"merges\": [", "\"merge\": [", PLM_EFORMAT, "merges"},
@@ -208,6 +209,110 @@ static void test_refused(void **state)
     tokenizer_free(t);
 }
 
+/* Settings that change nothing, or that are applied. */
+static void test_accepted(void **state)
+{
+    (void)state;
+#define NFC "{\"type\": \"NFC\"}"
+#define POST "\"post_processor\": {\"type\": \"ByteLevel\""
+#define SINGLE "{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}"
+#define SPECIALS "\"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [65], \"tokens\": [\"A\"]}, \"</s>\": {\"id\": \"</s>\", \"ids\": [66], \"tokens\": [\"B\"]}}"
+    static const struct {
+        const char *from, *to;
+        int before, behind;     /* tokens around a text */
+        int n;                  /* tokens of "e" and a combining acute accent: two without NFC */
+    } cases[] = {
+        {"\"truncation\": null", "\"truncation\": {\"max_length\": 2, \"stride\": 0}", -1, -1, 2},
+        {"\"padding\": null", "\"padding\": {\"strategy\": {\"Fixed\": 9}}", -1, -1, 2},
+        {"\"unk_token\": null", "\"unk_token\": \"<unk>\"", -1, -1, 2},
+        {"\"byte_fallback\": false", "\"byte_fallback\": true", -1, -1, 2},
+        {"\"dropout\": null", "\"dropout\": 0.0", -1, -1, 2},
+        {"\"end_of_word_suffix\": \"\"", "\"end_of_word_suffix\": null", -1, -1, 2},
+        {"\"type\": \"BPE\"", "\"type\": null", -1, -1, 2},
+        {NFC, "{\"type\": \"Sequence\", \"normalizers\": [" NFC ", " NFC "]}", -1, -1, 2},
+        {NFC, "{\"type\": \"Sequence\", \"normalizers\": []}", -1, -1, 3},
+        {NFC, "null", -1, -1, 3},
+        {POST, "\"post_processor\": null, \"unknown\": {\"x\": 1", -1, -1, 2},
+        {POST, "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, " SINGLE "], "
+         SPECIALS, 65, -1, 2},
+        {POST, "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [" SINGLE ", {\"SpecialToken\": {\"id\": \"</s>\", \"type_id\": 0}}], "
+         SPECIALS, -1, 66, 2},
+        {POST, "\"post_processor\": {\"type\": \"RobertaProcessing\", \"cls\": [\"A\", 65], \"sep\": [\"B\", 66]", 65, 66, 2},
+        {POST, "\"post_processor\": {\"type\": \"Sequence\", \"processors\": [{\"type\": \"ByteLevel\"}, {\"type\": \"BertProcessing\", \"cls\": [\"A\", 65], "
+         "\"sep\": [\"B\", 66]}]", 65, 66, 2},
+    };
+    struct tokenizer *t;
+    size_t n;
+    char *json = sample(&t, &n), *changed = malloc(n + 1024);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct plm_status st = {0};
+        const char *at = strstr(json, cases[i].from);
+        assert_non_null(at);
+        const int length = sprintf(changed, "%.*s%s%s", (int)(at - json), json, cases[i].to, at + strlen(cases[i].from));
+        struct tokenizer *got, *again;
+        struct encoder *e;
+        struct token_list ids = {0};
+        if (tokenizer_from_json(&got, changed, (size_t)length, "tokenizer.json", &st))
+            fail_msg("case %zu: %s", i, st.message);
+        size_t m;
+        char *written = tokenizer_to_json(got, &m); /* what was applied is written again */
+        again = parse(written, m);
+        for (int k = 0; k < 2; k++) {
+            assert_int_equal(encoder_create(&e, k ? again : got, NULL), PLM_OK);
+            ids.length = 0;
+            assert_int_equal(encoder_encode_whole(e, "e\u0301", 3, false, &ids, NULL), PLM_OK);
+            if ((int)ids.length - (cases[i].before >= 0) - (cases[i].behind >= 0) > 3 || ids.length == 0)
+                fail_msg("case %zu: %zu tokens", i, ids.length);
+            assert_true(cases[i].before < 0 || ids.data[0] == cases[i].before);
+            assert_true(cases[i].behind < 0 || ids.data[ids.length - 1] == cases[i].behind);
+            assert_int_equal(tokenizer_pipeline(k ? again : got)->no_nfc, cases[i].n == 3);
+            encoder_free(e);
+        }
+        free(ids.data);
+        free(written);
+        tokenizer_free(again);
+        tokenizer_free(got);
+    }
+    free(json);
+    free(changed);
+    tokenizer_free(t);
+}
+
+/* A pair that is listed twice merges by its later rank: "ab" comes before "bc" in the first list, behind it in the second. */
+static void test_duplicate_merges(void **state)
+{
+    (void)state;
+    char bytes[256];
+    const char *token[258];
+    size_t length[258], n;
+    for (int i = 0; i < 256; i++) {
+        bytes[i] = (char)i;
+        token[i] = &bytes[i];
+        length[i] = 1;
+    }
+    token[256] = "ab", length[256] = 2, token[257] = "bc", length[257] = 2;
+    static const int32_t merges[][2] = {{'a', 'b'}, {'b', 'c'}};
+    struct tokenizer *t, *back;
+    struct encoder *e;
+    struct token_list ids = {0};
+    assert_int_equal(tokenizer_create(&t, token, length, 258, merges, 2, NULL, 0, NULL), PLM_OK);
+    char *json = tokenizer_to_json(t, &n), *changed = malloc(n + 16), *at = strstr(json, "\"b c\"");
+    n = (size_t)sprintf(changed, "%.*s\"b c\", \"a b\"%s", (int)(at - json), json, at + 5);
+    back = parse(changed, n);
+    assert_int_equal(tokenizer_n_merges(back), 2);
+    assert_int_equal(encoder_create(&e, back, NULL), PLM_OK);
+    assert_int_equal(encoder_encode(e, "abc", 3, false, &ids, NULL), PLM_OK);
+    assert_int_equal(ids.length, 2);
+    assert_int_equal(ids.data[0], 'a');
+    assert_int_equal(ids.data[1], 257);
+    encoder_free(e);
+    free(ids.data);
+    free(json);
+    free(changed);
+    tokenizer_free(t);
+    tokenizer_free(back);
+}
+
 static void test_open(void **state)
 {
     (void)state;
@@ -238,6 +343,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_merges_as_pairs),
                                        cmocka_unit_test(test_other_layouts), cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_open)};
+                                       cmocka_unit_test(test_open),
+                                       cmocka_unit_test(test_accepted), cmocka_unit_test(test_duplicate_merges)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
