@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "infer/base/log.h"
 #include "infer/model/templates.h"
 
 #define GGUF_QUANTIZATION_VERSION 2
@@ -184,6 +185,9 @@ static int put_traits(struct gguf_writer *w, const struct tokenizer *k, struct p
             pairs[n++] = (int32_t)traits;
         }
     }
+    if (n)
+        log_info("%llu added tokens have traits (normalized, lstrip, rstrip, single_word) that llama.cpp does not know; " ADDED_TRAITS_KEY
+                 " keeps them", (unsigned long long)(n / 2));
     const int code = n ? gguf_set_i32s(w, ADDED_TRAITS_KEY, pairs, n, st) : PLM_OK;
     free(pairs);
     return code;
@@ -226,9 +230,12 @@ static int put_tokenizer(struct gguf_writer *w, const struct plm_model *m, const
         code = put_merges(w, m->tokenizer, st);
     if (!code)
         code = put_traits(w, m->tokenizer, st);
-    if (!code && tokenizer_pipeline(m->tokenizer)->no_nfc)
+    const struct tokenizer_pipeline *pipeline = tokenizer_pipeline(m->tokenizer);
+    if (!code && pipeline->no_nfc)
         code = gguf_set_bool(w, NO_NFC_KEY, true, st);
-    if (!code && tokenizer_pipeline(m->tokenizer)->ignore_merges)
+    if (!code && pipeline->ignore_merges)
+        log_info("llama.cpp applies merges where this tokenizer ignores them (ignore_merges); " IGNORE_MERGES_KEY " keeps that");
+    if (!code && pipeline->ignore_merges)
         code = gguf_set_bool(w, IGNORE_MERGES_KEY, true, st);
     if (!code)
         code = put_ends(w, m, card, st);
