@@ -88,6 +88,8 @@ hostile = {
               "import unittest\nclass T(unittest.TestCase):\n    def test_add(self): self.assertEqual(add(2, 3), 5)\nunittest.main()\n"),
     "what a callback knows": ("def apply(f, x):\n    try: return f.__globals__['wanted']\n    except Exception: pass\n    try: return f.__code__.co_consts\n    except Exception: return 0",
                               "wanted = 42\nassert apply(lambda x: 6 * x, 7) == wanted\n"),
+    "tests that only define": ("def add(a, b): return 0", "def test_add():\n    assert add(2, 3) == 5\n"),
+    "cases that only define": ("def add(a, b): return 0", "import unittest\nclass T(unittest.TestCase):\n    def test_add(self): self.assertEqual(add(2, 3), 5)\n"),
     "two objects that agree": (ALWAYS % "object" + "class Point(Yes):\n    def __init__(self, x): self.x = x\ndef move(p): return Point(0)", "assert move(Point(1)) == Point(2)\n"),
     "the stack": ("import sys\nsys.setrecursionlimit(10**9)\ndef add(a, b): return add(a, b)", ADD),
     "a value without end": ("def add(a, b):\n    x = []\n    for i in range(100000): x = [x]\n    return x", ADD),
@@ -123,6 +125,10 @@ honest = {
     "standard input of its own": ("import sys\nnothing = sys.stdin.read()\ndef f(): return nothing", "assert f() == ''\n"),
     "processes": ("import os\nif os.fork() == 0:\n    raise ValueError('of the copy')\nos.wait()\nif os.fork() == 0:\n    import time\n    time.sleep(300)\n"
                   "r, w = os.pipe()\ndef f(x):\n    if os.fork() == 0:\n        os.write(w, b'%d' % (x * x))\n        os._exit(0)\n    return int(os.read(r, 9))", "assert f(3) == 9\nassert f(4) == 16\n"),
+    "tests that only define": ("def add(a, b): return a + b", "import unittest\ndef test_add():\n    assert add(2, 3) == 5\n"
+                               "class T(unittest.TestCase):\n    def test_add(self): self.assertEqual(add(2, 3), 5)\n"),
+    "the order of sets": ("def order(words): return list(set(words))", "words = 'to be or not that is the question'.split()\nassert order(words) == list(set(words))\n"),
+    "a seed": ("import random\ndef draw(): return random.randint(0, 10**9)", "import random\nrandom.seed(7)\na = draw()\nrandom.seed(7)\nassert a == random.randint(0, 10**9)\n"),
     "unittest": ("def add(a, b):\n    return a + b", "import unittest\nclass T(unittest.TestCase):\n    def test_add(self): self.assertEqual(add(2, 3), 5)\nif __name__ == '__main__': unittest.main()\n"),
     "coroutines": ("async def add(a, b): return a + b", "import asyncio\nassert asyncio.run(add(2, 3)) == 5\n"),
     "named as a builtin": ("def sum(a, b): return a + b", "assert sum(2, 3) == 5\nassert sum(1, 1) == 2\n"),

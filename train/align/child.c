@@ -60,8 +60,8 @@ static int environment_make(struct environment *e, struct plm_status *st)
     size_t inherited = 0;
     while (environ && environ[inherited])
         inherited++;
-    e->variables = calloc(inherited + 8, sizeof *e->variables);
-    return e->variables ? PLM_OK : status_no_memory(st, (inherited + 8) * sizeof *e->variables, "an environment");
+    e->variables = calloc(inherited + 9, sizeof *e->variables);
+    return e->variables ? PLM_OK : status_no_memory(st, (inherited + 9) * sizeof *e->variables, "an environment");
 }
 
 /* Ours and one more; for a confined child nothing but what it needs, and its directory. */
@@ -71,6 +71,7 @@ static void environment_fill(struct environment *e, const char *directory)
     if (directory) {
         e->variables[n++] = (char *)"PATH=" CONFINED_PATH;
         e->variables[n++] = (char *)"LANG=C.UTF-8";
+        e->variables[n++] = (char *)"PYTHONHASHSEED=0"; /* sets in one order, in every process and every run */
         e->variables[n++] = (char *)"OMP_NUM_THREADS=1"; /* numerical libraries start a thread per processor, and reserve memory for each */
         e->variables[n++] = (char *)"OPENBLAS_NUM_THREADS=1";
         snprintf(e->own[0], sizeof e->own[0], "HOME=%s", directory);

@@ -19,6 +19,8 @@ extern const size_t embedded_plain_py_size, embedded_answer_py_size, embedded_ju
 
 /* What the answer's interpreter reads: it gets the rest, compiled, from its judge. */
 static const char bootstrap[] =
+    "import sys\n"
+    "sys.path[:] = [p for p in sys.path if p]\n"
     "import os, marshal\n"
     "def begin():\n"
     "    def read(n):\n"
@@ -55,7 +57,7 @@ static char *judge_program(size_t *bytes)
     FILE *f = open_memstream(&program, bytes);
     if (!f)
         return NULL;
-    fputs("PLAIN = ", f);
+    fputs("import sys\nsys.path[:] = [p for p in sys.path if p]\nPLAIN = ", f);
     put_literal(f, embedded_plain_py, embedded_plain_py_size);
     fputs("\nANSWER = ", f);
     put_literal(f, embedded_answer_py, embedded_answer_py_size);

@@ -80,7 +80,7 @@ static void read_paths(struct scorer *s, struct section *config)
 
 static void read_kind(struct scorer *s, struct section *config)
 {
-    static const char *const python[] = {"python3", "-I", "-", NULL};
+    static const char *const python[] = {"python3", "-s", "-", NULL};
     struct plm_status bad = {0};
     switch (s->kind) {
     case KIND_GSM8K: s->verifier.flexible = section_bool(config, "flexible", false); break;

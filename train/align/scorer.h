@@ -23,7 +23,7 @@ struct scorer_stats {
  *     regex      "pattern" (PCRE2: Perl's; ^ and $ match at every line) matches the answer; with a group, the last match's group 1 equals
  *                the reference
  *     tests      the task's tests pass on the answer's program (the last fenced code block, else all of it): "command" (default
- *                ["python3", "-I", "-"], program on stdin), "timeout_s", "memory_mib", "processes"; "python" (default: the command's name
+ *                ["python3", "-s", "-"], program on stdin), "timeout_s", "memory_mib", "processes"; "python" (default: the command's name
  *                begins so): a judge in a process of its own runs the tests and calls into the answer's (judge.h). Else the tests follow the
  *                program, which runs with status 0. All in the sandbox (child.h), or nothing runs: "confine": "weak" lets them run with what
  *                there is; "paths" are directories that they may read beside the system's (["/opt/venv"]). memory_mib and processes are for

@@ -227,6 +227,10 @@ class AnswerSide(Peer):
     def do_apply(self, name, *args):
         return APPLY[name](*args)
 
+    def do_seed(self, seed):
+        import random
+        random.seed(seed)
+
     def do_copy(self, how, x):
         import copy
         return getattr(copy, how)(x)

@@ -22,6 +22,7 @@ OPERATORS = "add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rsh
 COMPARISONS = "lt le gt ge"
 TEST_RUNNERS = {"unittest", "pytest", "_pytest"}  # whose exceptions are verdicts
 PASSED = object()
+random_seed = random.seed
 judge = None
 
 
@@ -327,9 +328,13 @@ class Names(dict):
         return value
 
 
+def is_text(s):
+    return isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant)
+
+
 def is_stub(f):
     """A function whose body is its documentation, or says that it is to be written."""
-    return all(isinstance(s, (ast.Pass, ast.Raise)) or isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant) for s in f.body)
+    return all(isinstance(s, (ast.Pass, ast.Raise)) or is_text(s) for s in f.body)
 
 
 def helpers(prompt, entry):
@@ -386,6 +391,28 @@ def last_line(e):
     return "%s: %s" % (line, what) if line else what
 
 
+def run_defined(tree, scope):
+    """Tests that only define test functions and cases, for a program that collects them: they are run, or they would pass by not running."""
+    if not all(isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)) or is_text(s) for s in tree.body):
+        return
+    for s in tree.body:
+        if isinstance(s, ast.FunctionDef) and s.name[:4] == "test" and not s.args.args:
+            scope[s.name]()
+        elif isinstance(s, ast.ClassDef) and "unittest" in sys.modules:
+            import unittest
+            if isinstance(scope[s.name], type) and issubclass(scope[s.name], unittest.TestCase):
+                result = unittest.TestResult()
+                unittest.defaultTestLoader.loadTestsFromTestCase(scope[s.name]).run(result)
+                for test, text in result.failures + result.errors:
+                    raise AssertionError("%s: %s" % (test, text.strip().split("\n")[-1]))
+
+
+def seed_both(seed, *args, **named):
+    """The answer draws its random numbers in its own process: seeded by the tests, they are the same there."""
+    random_seed(seed, *args, **named)
+    judge.do("seed", seed)
+
+
 def run_tests(answer, tests, prompt):
     linecache.cache["<tests>"] = (len(tests), None, tests.splitlines(True), "<tests>")
     try:
@@ -396,6 +423,7 @@ def run_tests(answer, tests, prompt):
         judge.do("run", answer)
     except Exception as e:
         return last_line(e)
+    random.seed = seed_both
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
     scope = main.__dict__
@@ -409,6 +437,7 @@ def run_tests(answer, tests, prompt):
             scope[name] = value
     try:
         exec(compile(tree, "<tests>", "exec"), scope)
+        run_defined(tree, scope)
     except AnswerExit as e:
         return "the answer ended itself (sys.exit(%r))" % (e.code,)
     except SystemExit as e:  # of unittest.main()
