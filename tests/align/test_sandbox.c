@@ -41,8 +41,8 @@
 static char self[512], self_directory[512];
 static enum child_confine confine = CHILD_CONFINED; /* what the tests ask for */
 
-static int run_program(struct sandbox_result *r, const char *const *argv, const char *input, size_t n, const struct sandbox_limits *limits,
-                       struct plm_status *st)
+static int run_program(struct sandbox_result *r, const char *const *argv, const char *input, size_t n,
+                       const struct sandbox_limits *limits, struct plm_status *st)
 {
     const struct sandbox_program p = {.argv = argv, .input = input, .input_bytes = n};
     return sandbox_run(r, &p, limits, st);
@@ -219,9 +219,12 @@ static void the_root_is_empty(void **state)
     const struct sandbox_limits l = quick(60);
     char cwd[400], script[1200];
     assert_non_null(getcwd(cwd, sizeof cwd));
-    snprintf(script, sizeof script, "for f in '%s' '%s' /root /home /var /sys /etc/passwd; do [ -e \"$f\" ] && echo \"SEES $f\"; done\n"
-             "for d in / /usr /usr/bin /dev /etc /proc; do (echo x > $d/sandbox-escape) 2>/dev/null && echo \"WRITES $d\"; done\n"
-             "ls /proc | grep -c '^[0-9]'; echo x > /tmp/sandbox-escape; ls -d /*", strcmp(cwd, "/") ? cwd : "/home", self);
+    snprintf(script, sizeof script,
+             "for f in '%s' '%s' /root /home /var /sys /etc/passwd; do [ -e \"$f\" ] && echo \"SEES $f\"; done\n"
+             "for d in / /usr /usr/bin /dev /etc /proc; do (echo x > $d/sandbox-escape) 2>/dev/null && echo \"WRITES "
+             "$d\"; done\n"
+             "ls /proc | grep -c '^[0-9]'; echo x > /tmp/sandbox-escape; ls -d /*",
+             strcmp(cwd, "/") ? cwd : "/home", self);
     run_script(&r, script, &l);
     assert_null(strstr(r.output, "SEES"));
     assert_null(strstr(r.output, "WRITES"));
@@ -231,7 +234,8 @@ static void the_root_is_empty(void **state)
     size_t n = 0;
     for (char *line = strtok(strchr(r.output, '\n'), "\n"); line && n < 32; line = strtok(NULL, "\n"))
         lines[n++] = line;
-    static const char *const known[] = {"/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/tmp", "/usr"};
+    static const char *const known[] = {"/bin",    "/dev",  "/etc",  "/lib", "/lib32", "/lib64",
+                                        "/libx32", "/proc", "/sbin", "/tmp", "/usr"};
     for (size_t i = 0; i < n; i++)
         if (!bsearch(&lines[i], known, sizeof known / sizeof *known, sizeof *known, compare_lines))
             fail_msg("its root has %s", lines[i]);
@@ -249,7 +253,10 @@ static void other_files_are_out_of_reach(void **state)
     fputs("secret", f);
     fclose(f);
     chmod("/tmp/sandbox-secret", 0666);
-    run_script(&r, "cat /tmp/sandbox-secret; (echo x > /tmp/sandbox-escape); (echo y >> /tmp/sandbox-secret); head -c 1 /proc/$PPID/maps; echo in > f; cat f", &l);
+    run_script(&r,
+               "cat /tmp/sandbox-secret; (echo x > /tmp/sandbox-escape); (echo y >> /tmp/sandbox-secret); head -c 1 "
+               "/proc/$PPID/maps; echo in > f; cat f",
+               &l);
     const bool missing = r.missing & CHILD_FILES;
     if (!missing) {
         assert_string_equal(r.output, "in\n");
@@ -286,7 +293,9 @@ static void files_are_limited_as_a_whole(void **state)
     struct sandbox_result r;
     struct sandbox_limits l = quick(60);
     l.child.file_bytes = 1 << 20;
-    run_script(&r, "for i in 1 2 3 4 5 6 7 8; do head -c 900000 /dev/zero > f$i || exit 1; done; while :; do sleep 1; done", &l);
+    run_script(&r,
+               "for i in 1 2 3 4 5 6 7 8; do head -c 900000 /dev/zero > f$i || exit 1; done; while :; do sleep 1; done",
+               &l);
     assert_true(r.end == SANDBOX_FILES || (r.end == SANDBOX_EXITED && r.status == 1));
     sandbox_result_free(&r);
 }
@@ -498,7 +507,10 @@ static void it_dies_with_its_owner(void **state)
     if (pid == 0) {
         static const char *const shell[] = {"sh", "-s", NULL};
         struct sandbox *s;
-        const struct sandbox_program p = {.argv = shell, .input = "sleep 1234567 & echo x >&3; sleep 1234568", .input_bytes = 41, .n_extra = 1,
+        const struct sandbox_program p = {.argv = shell,
+                                          .input = "sleep 1234567 & echo x >&3; sleep 1234568",
+                                          .input_bytes = 41,
+                                          .n_extra = 1,
                                           .extra = {started[1]}};
         const struct sandbox_limits l = quick(600);
         if (sandbox_start(&s, &p, &l, NULL) == PLM_OK)
@@ -516,8 +528,13 @@ static void it_dies_with_its_owner(void **state)
 static void a_common_user_is_protected_as_well(void **state)
 {
     (void)state;
-    static void (*const checks[])(void **) = {programs_run_to_their_end, the_environment_is_empty, nothing_is_left_over, the_root_is_empty,
-                                              the_rest_of_the_machine_is_out_of_reach, memory_is_limited_as_a_whole, NULL};
+    static void (*const checks[])(void **) = {programs_run_to_their_end,
+                                              the_environment_is_empty,
+                                              nothing_is_left_over,
+                                              the_root_is_empty,
+                                              the_rest_of_the_machine_is_out_of_reach,
+                                              memory_is_limited_as_a_whole,
+                                              NULL};
     if (geteuid() == 0)
         in_a_copy(become_common, checks);
 }
@@ -525,9 +542,17 @@ static void a_common_user_is_protected_as_well(void **state)
 static void limits_hold_without_namespaces(void **state)
 {
     (void)state;
-    static void (*const checks[])(void **) = {less_is_refused, says_what_is_missing, programs_run_to_their_end, the_environment_is_empty, time_is_limited,
-                                              nothing_is_left_over, memory_files_and_processes_are_limited, other_files_are_out_of_reach,
-                                              files_are_limited_as_a_whole, the_rest_of_the_machine_is_out_of_reach, NULL};
+    static void (*const checks[])(void **) = {less_is_refused,
+                                              says_what_is_missing,
+                                              programs_run_to_their_end,
+                                              the_environment_is_empty,
+                                              time_is_limited,
+                                              nothing_is_left_over,
+                                              memory_files_and_processes_are_limited,
+                                              other_files_are_out_of_reach,
+                                              files_are_limited_as_a_whole,
+                                              the_rest_of_the_machine_is_out_of_reach,
+                                              NULL};
     const enum child_confine before = confine;
     confine = CHILD_WEAK;
     in_a_copy(forbid_namespaces, checks);
@@ -544,8 +569,14 @@ static void become_common_without_namespaces(void)
 static void a_common_user_without_namespaces(void **state)
 {
     (void)state;
-    static void (*const checks[])(void **) = {less_is_refused, says_what_is_missing, nothing_is_left_over, other_files_are_out_of_reach,
-                                              files_are_limited_as_a_whole, memory_is_limited_as_a_whole, the_rest_of_the_machine_is_out_of_reach, NULL};
+    static void (*const checks[])(void **) = {less_is_refused,
+                                              says_what_is_missing,
+                                              nothing_is_left_over,
+                                              other_files_are_out_of_reach,
+                                              files_are_limited_as_a_whole,
+                                              memory_is_limited_as_a_whole,
+                                              the_rest_of_the_machine_is_out_of_reach,
+                                              NULL};
     const enum child_confine before = confine;
     confine = CHILD_WEAK;
     if (geteuid() == 0)
@@ -572,8 +603,8 @@ static void *run_lane(void *argument)
         char script[64], want[32];
         snprintf(script, sizeof script, "echo %d > f; cat f; exit %d", lane->number * 100 + i, i);
         snprintf(want, sizeof want, "%d\n", lane->number * 100 + i);
-        lane->ok = run_program(&r, shell, script, strlen(script), &l, NULL) == PLM_OK && r.end == SANDBOX_EXITED && r.status == i &&
-                   !strcmp(r.output, want);
+        lane->ok = run_program(&r, shell, script, strlen(script), &l, NULL) == PLM_OK && r.end == SANDBOX_EXITED &&
+                   r.status == i && !strcmp(r.output, want);
         sandbox_result_free(&r);
     }
     return NULL;
@@ -615,12 +646,21 @@ int main(int argc, char **argv)
     }
     snprintf(self_directory, sizeof self_directory, "%.*s", (int)(strrchr(self, '/') - self), self);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(programs_run_to_their_end), cmocka_unit_test(the_environment_is_empty), cmocka_unit_test(time_is_limited),
-        cmocka_unit_test(nothing_is_left_over), cmocka_unit_test(memory_files_and_processes_are_limited), cmocka_unit_test(the_root_is_empty),
-        cmocka_unit_test(what_cannot_start_is_named), cmocka_unit_test(the_rest_of_the_machine_is_out_of_reach),
-        cmocka_unit_test(memory_is_limited_as_a_whole), cmocka_unit_test(files_are_limited_as_a_whole), cmocka_unit_test(it_dies_with_its_owner),
-        cmocka_unit_test(stale_directories_are_removed), cmocka_unit_test(a_common_user_without_namespaces),
-        cmocka_unit_test(a_common_user_is_protected_as_well), cmocka_unit_test(limits_hold_without_namespaces),
+        cmocka_unit_test(programs_run_to_their_end),
+        cmocka_unit_test(the_environment_is_empty),
+        cmocka_unit_test(time_is_limited),
+        cmocka_unit_test(nothing_is_left_over),
+        cmocka_unit_test(memory_files_and_processes_are_limited),
+        cmocka_unit_test(the_root_is_empty),
+        cmocka_unit_test(what_cannot_start_is_named),
+        cmocka_unit_test(the_rest_of_the_machine_is_out_of_reach),
+        cmocka_unit_test(memory_is_limited_as_a_whole),
+        cmocka_unit_test(files_are_limited_as_a_whole),
+        cmocka_unit_test(it_dies_with_its_owner),
+        cmocka_unit_test(stale_directories_are_removed),
+        cmocka_unit_test(a_common_user_without_namespaces),
+        cmocka_unit_test(a_common_user_is_protected_as_well),
+        cmocka_unit_test(limits_hold_without_namespaces),
         cmocka_unit_test(threads_run_side_by_side),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,7 +33,8 @@ static bool own_group(int version, char path[400])
     while (f && !found && fgets(line, sizeof line, f)) {
         const char *tail = strstr(line, " - ");
         char type[32], options[1024];
-        if (!tail || sscanf(tail, " - %31s %*s %1023s", type, options) != 2 || sscanf(line, "%*d %*d %*s %299s %299s", root, mount) != 2)
+        if (!tail || sscanf(tail, " - %31s %*s %1023s", type, options) != 2 ||
+            sscanf(line, "%*d %*d %*s %299s %299s", root, mount) != 2)
             continue;
         char listed[1030];
         snprintf(listed, sizeof listed, ",%s,", options);
@@ -63,7 +64,8 @@ static bool make_below(struct cgroup *g, int version, const char *parent, int64_
 {
     static atomic_uint serial;
     char procs[600];
-    const int n = snprintf(g->path, sizeof g->path, "%s/plm-%ld-%u", parent, (long)getpid(), atomic_fetch_add(&serial, 1));
+    const int n =
+        snprintf(g->path, sizeof g->path, "%s/plm-%ld-%u", parent, (long)getpid(), atomic_fetch_add(&serial, 1));
     if (n >= (int)sizeof g->path || mkdir(g->path, 0755)) {
         *g = (struct cgroup){.procs = -1};
         return false;
@@ -95,7 +97,8 @@ bool cgroup_make(struct cgroup *g, int64_t memory_bytes, int processes)
             continue;
         if (make_below(g, version, own, memory_bytes, processes))
             return true;
-        char *slash = version == 2 ? strrchr(own, '/') : NULL; /* a group with processes has no controllers for groups below it */
+        char *slash =
+            version == 2 ? strrchr(own, '/') : NULL; /* a group with processes has no controllers for groups below it */
         if (slash && (*slash = 0, make_below(g, version, own, memory_bytes, processes)))
             return true;
     }

@@ -1,5 +1,5 @@
-/* A control group for one child and its descendants: memory and processes of all of them together. Version 2, else 1, where this process may
- * make groups below its own (or, in version 2, beside it). */
+/* A control group for one child and its descendants: memory and processes of all of them together. Version 2, else 1,
+ * where this process may make groups below its own (or, in version 2, beside it). */
 #ifndef TRAIN_ALIGN_CGROUP_H
 #define TRAIN_ALIGN_CGROUP_H
 

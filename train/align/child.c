@@ -25,8 +25,10 @@ extern char **environ;
 
 const char *child_guard_name(enum child_guard guard)
 {
-    return guard == CHILD_NAMESPACES ? "namespaces (own processes, an empty root)" : guard == CHILD_FILTER ? "a system call filter" :
-           guard == CHILD_USER ? "another user" : "protection of this user's files and of this process's memory (Landlock)";
+    return guard == CHILD_NAMESPACES ? "namespaces (own processes, an empty root)"
+           : guard == CHILD_FILTER   ? "a system call filter"
+           : guard == CHILD_USER     ? "another user"
+                                     : "protection of this user's files and of this process's memory (Landlock)";
 }
 
 /* ---- what it runs, where, and with which environment ---- */
@@ -96,7 +98,8 @@ static void close_end(int *fd)
     *fd = -1;
 }
 
-/* How a child is kept from the rest: namespaces of our own right, else inside a user namespace, else (only when that is enough) none. */
+/* How a child is kept from the rest: namespaces of our own right, else inside a user namespace, else (only when that is
+ * enough) none. */
 struct way {
     bool namespaces, user_namespace;
 };
@@ -116,17 +119,31 @@ static bool launch(struct child *c, struct start *s, struct way way, uint32_t ui
 {
     const struct child_options *o = s->o;
     struct confine_plan *p = &s->plan;
-    *p = (struct confine_plan){.path = s->path, .argv = (char *const *)(uintptr_t)o->argv, .envp = s->e.variables,
-        .fds = {s->ends[0], s->ends[1], s->ends[2]}, .n_fds = 3 + o->n_extra, .confine = o->confine != CHILD_FREE,
-        .weak = o->confine == CHILD_WEAK, .namespaces = way.namespaces, .user_namespace = way.user_namespace,
-        .uid = way.user_namespace ? 0 : uid, .paths = o->paths, .directory = *c->scratch.path ? c->scratch.path : NULL,
-        .directory_mount = s->mount_options, .cgroup = c->group.procs, .outer_uid = geteuid(), .outer_gid = getegid(), .limits = o->limits};
+    *p = (struct confine_plan){.path = s->path,
+                               .argv = (char *const *)(uintptr_t)o->argv,
+                               .envp = s->e.variables,
+                               .fds = {s->ends[0], s->ends[1], s->ends[2]},
+                               .n_fds = 3 + o->n_extra,
+                               .confine = o->confine != CHILD_FREE,
+                               .weak = o->confine == CHILD_WEAK,
+                               .namespaces = way.namespaces,
+                               .user_namespace = way.user_namespace,
+                               .uid = way.user_namespace ? 0 : uid,
+                               .paths = o->paths,
+                               .directory = *c->scratch.path ? c->scratch.path : NULL,
+                               .directory_mount = s->mount_options,
+                               .cgroup = c->group.procs,
+                               .outer_uid = geteuid(),
+                               .outer_gid = getegid(),
+                               .limits = o->limits};
     memcpy(p->fds + 3, o->extra, (size_t)o->n_extra * sizeof *o->extra);
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* no handler may run in the child: it would run in our memory */
     const pid_t pid = clone(confine_and_exec, s->stack + STACK_BYTES,
-                            CLONE_VM | CLONE_VFORK | SIGCHLD | (way.namespaces ? NAMESPACES : 0) | (way.user_namespace ? CLONE_NEWUSER : 0), p);
+                            CLONE_VM | CLONE_VFORK | SIGCHLD | (way.namespaces ? NAMESPACES : 0) |
+                                (way.user_namespace ? CLONE_NEWUSER : 0),
+                            p);
     if (pid < 0) {
         p->error = errno;
         p->step = way.namespaces ? "get namespaces" : "start";
@@ -145,11 +162,14 @@ static bool launch(struct child *c, struct start *s, struct way way, uint32_t ui
 
 static int not_confined(const struct start *s, struct plm_status *st)
 {
-    return status_set(st, PLM_EIO, "cannot confine '%.100s': it could not %s: %s. Programs of a model are run only behind namespaces (own processes, no "
-                      "network, an empty root) and a system call filter. Give this user namespaces (root; or sysctl user.max_user_namespaces, "
-                      "kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in Docker --security-opt seccomp=unconfined "
-                      "--security-opt systempaths=unconfined), or set \"confine\": \"weak\" in the scorer to run them with less", s->o->argv[0], s->plan.step,
-                      strerror(s->plan.error));
+    return status_set(
+        st, PLM_EIO,
+        "cannot confine '%.100s': it could not %s: %s. Programs of a model are run only behind namespaces (own processes, "
+        "no network, an empty root) and a system call filter. Give this user namespaces (root; or sysctl "
+        "user.max_user_namespaces, kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in "
+        "Docker --security-opt seccomp=unconfined --security-opt systempaths=unconfined), or set \"confine\": \"weak\" in "
+        "the scorer to run them with less",
+        s->o->argv[0], s->plan.step, strerror(s->plan.error));
 }
 
 /* The strongest way that this machine has; without namespaces only where the caller says that less will do. */
@@ -157,7 +177,7 @@ static int launch_best(struct child *c, struct start *s, struct plm_status *st)
 {
     static const struct way ways[] = {{true, false}, {true, true}, {false, false}};
     const struct child_options *o = s->o;
-    /* one user per running child: what the limit of processes counts, and what signals and files of others are kept from */
+    /* one user per running child: what the limit of processes counts, and from whom other children are kept */
     uint32_t uid = o->confine && geteuid() == 0 ? SCRATCH_FIRST_UID + (uint32_t)syscall(SYS_gettid) : 0;
     bool started = false;
     for (int i = o->confine ? 0 : 2; i < 3 && !started; i++) {
@@ -178,8 +198,11 @@ static int launch_best(struct child *c, struct start *s, struct plm_status *st)
     }
     if (started)
         return PLM_OK;
-    return status_set(st, PLM_EIO, "cannot start '%.200s' (%s): it could not %s: %s%s", o->argv[0], s->path, s->plan.step, strerror(s->plan.error),
-                      o->confine && s->plan.error == ENOENT ? "; a confined program sees /usr, /bin, /lib and the scorer's \"paths\"" : "");
+    return status_set(st, PLM_EIO, "cannot start '%.200s' (%s): it could not %s: %s%s", o->argv[0], s->path,
+                      s->plan.step, strerror(s->plan.error),
+                      o->confine && s->plan.error == ENOENT
+                          ? "; a confined program sees /usr, /bin, /lib and the scorer's \"paths\""
+                          : "");
 }
 
 int child_input(const char *input, size_t n, int *fd, struct plm_status *st)
@@ -210,7 +233,8 @@ int child_start(struct child *c, const struct child_options *o, struct plm_statu
     const char *search = o->confine ? CONFINED_PATH : getenv("PATH");
     *c = (struct child){.in = -1, .out = -1, .err = -1, .exit_fd = -1, .group = {.procs = -1}, .scratch = {.lock = -1}};
     if (!find_program(o->argv[0], search ? search : CONFINED_PATH, path))
-        return status_set(st, PLM_EIO, "cannot start '%.200s': there is no such program in %s", o->argv[0], search ? search : CONFINED_PATH);
+        return status_set(st, PLM_EIO, "cannot start '%.200s': there is no such program in %s", o->argv[0],
+                          search ? search : CONFINED_PATH);
     int code = PLM_OK;
     for (int i = o->input >= 0; i < 3 && !code; i++)
         if (pipe2(pipes[i], O_CLOEXEC))

@@ -130,8 +130,9 @@ int confine_and_exec(void *plan)
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    if (p->user_namespace && !(write_file("/proc/self/setgroups", "deny", 4) && write_map("/proc/self/uid_map", p->outer_uid) &&
-                               write_map("/proc/self/gid_map", p->outer_gid)))
+    if (p->user_namespace &&
+        !(write_file("/proc/self/setgroups", "deny", 4) && write_map("/proc/self/uid_map", p->outer_uid) &&
+          write_map("/proc/self/gid_map", p->outer_gid)))
         failed(p, "become a user of its user namespace");
     const char *step = p->namespaces ? root_make(p->paths, p->directory_mount) : NULL;
     if (step)

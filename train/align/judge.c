@@ -63,7 +63,9 @@ static char *judge_program(size_t *bytes)
     put_literal(f, embedded_answer_py, embedded_answer_py_size);
     fputs("\nJUDGE = ", f);
     put_literal(f, embedded_judge_py, embedded_judge_py_size);
-    fputs("\nexec(compile(PLAIN + JUDGE, '<judge>', 'exec'), {'__name__': 'plm_judge', 'ANSWER_PROGRAM': PLAIN + ANSWER})\n", f);
+    fputs("\nexec(compile(PLAIN + JUDGE, '<judge>', 'exec'), {'__name__': 'plm_judge', 'ANSWER_PROGRAM': PLAIN + "
+          "ANSWER})\n",
+          f);
     if (ferror(f) | fclose(f)) {
         free(program);
         return NULL;
@@ -80,15 +82,20 @@ static void close_fd(int *fd)
 
 /* ---- the server ---- */
 
-static int judge_start(struct judge *j, const struct judge_task *task, const struct sandbox_limits *limits, struct plm_status *st)
+static int judge_start(struct judge *j, const struct judge_task *task, const struct sandbox_limits *limits,
+                       struct plm_status *st)
 {
     int pair[2] = {-1, -1};
     size_t bytes;
     char *program = judge_program(&bytes);
     if (!program)
         return status_no_memory(st, 0, "the judge's program");
-    struct child_options o = {.argv = task->python, .confine = limits->confine, .paths = limits->paths, .count_memory = true,
-                              .limits = limits->child, .n_extra = 1};
+    struct child_options o = {.argv = task->python,
+                              .confine = limits->confine,
+                              .paths = limits->paths,
+                              .count_memory = true,
+                              .limits = limits->child,
+                              .n_extra = 1};
     o.limits.cpu_s = 0; /* of the server, which judges many; an answer's time is the caller's to watch */
     if (o.limits.memory_bytes > 0 && o.limits.memory_bytes < JUDGE_MEMORY)
         o.limits.memory_bytes = JUDGE_MEMORY;
@@ -125,7 +132,8 @@ static bool send_descriptors(int control, const int fds[4])
         struct cmsghdr header;
         char space[CMSG_SPACE(4 * sizeof(int))];
     } u = {0};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = u.space, .msg_controllen = sizeof u.space};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = u.space, .msg_controllen = sizeof u.space};
     struct cmsghdr *c = CMSG_FIRSTHDR(&message);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
@@ -164,8 +172,8 @@ static void read_verdict(int fd, char text[512])
 
 enum { FROM_ANSWER, TO_ANSWER, VERDICT, N_PIPES };
 
-static int judge_with(struct judge *j, const struct judge_task *task, const struct sandbox_limits *limits, int job, int pipes[N_PIPES][2],
-                      struct judgement *out, struct plm_status *st)
+static int judge_with(struct judge *j, const struct judge_task *task, const struct sandbox_limits *limits, int job,
+                      int pipes[N_PIPES][2], struct judgement *out, struct plm_status *st)
 {
     for (int tries = 0;; tries++) { /* a judge may have died since */
         int code = j->child.pid > 0 ? PLM_OK : judge_start(j, task, limits, st);
@@ -175,10 +183,14 @@ static int judge_with(struct judge *j, const struct judge_task *task, const stru
             break;
         judge_stop(j);
         if (tries > 0)
-            return status_set(st, PLM_EIO, "the judge of programs does not run: is '%s' a Python of 3.9 or later?", task->python[0]);
+            return status_set(st, PLM_EIO, "the judge of programs does not run: is '%s' a Python of 3.9 or later?",
+                              task->python[0]);
     }
     struct sandbox *s;
-    const struct sandbox_program program = {.argv = task->python, .input = bootstrap, .input_bytes = sizeof bootstrap - 1, .n_extra = 2,
+    const struct sandbox_program program = {.argv = task->python,
+                                            .input = bootstrap,
+                                            .input_bytes = sizeof bootstrap - 1,
+                                            .n_extra = 2,
                                             .extra = {pipes[TO_ANSWER][0], pipes[FROM_ANSWER][1]}};
     int code = sandbox_start(&s, &program, limits, st);
     for (int i = 0; i < N_PIPES; i++) { /* the two processes have theirs: the end of either is the end of the pipe */
@@ -200,11 +212,15 @@ static int judge_with(struct judge *j, const struct judge_task *task, const stru
     sandbox_finish(s, &out->result);
     if (!*verdict) /* it runs on, or is no more */
         judge_stop(j);
-    snprintf(out->why, sizeof out->why, "%s", out->passed ? "" : *verdict ? verdict + strlen("failed ") : "the judge has ended");
+    snprintf(out->why, sizeof out->why, "%s",
+             out->passed ? ""
+             : *verdict  ? verdict + strlen("failed ")
+                         : "the judge has ended");
     return PLM_OK;
 }
 
-int judge_answer(struct judge *j, const struct judge_task *task, const struct sandbox_limits *limits, struct judgement *out, struct plm_status *st)
+int judge_answer(struct judge *j, const struct judge_task *task, const struct sandbox_limits *limits,
+                 struct judgement *out, struct plm_status *st)
 {
     *out = (struct judgement){0};
     int job = -1, pipes[N_PIPES][2] = {{-1, -1}, {-1, -1}, {-1, -1}};

@@ -12,12 +12,25 @@
 
 #define CHILD_CODE __attribute__((no_sanitize("address", "undefined")))
 
-/* What an interpreter and its libraries need. A directory or file that is not there is left out; a link is made again as a link. */
-static const char *const system_paths[] = {"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/localtime",
-                                           "/etc/alternatives", NULL};
+/* What an interpreter and its libraries need. A directory or file that is not there is left out; a link is made again
+ * as a link. */
+static const char *const system_paths[] = {"/usr",
+                                           "/bin",
+                                           "/sbin",
+                                           "/lib",
+                                           "/lib32",
+                                           "/lib64",
+                                           "/libx32",
+                                           "/etc/ld.so.cache",
+                                           "/etc/localtime",
+                                           "/etc/alternatives",
+                                           NULL};
 static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", NULL};
-static const char *const links[][2] = {{"/proc/self/fd", "/dev/fd"}, {"/proc/self/fd/0", "/dev/stdin"}, {"/proc/self/fd/1", "/dev/stdout"},
-                                       {"/proc/self/fd/2", "/dev/stderr"}, {"/tmp", "/dev/shm"}};
+static const char *const links[][2] = {{"/proc/self/fd", "/dev/fd"},
+                                       {"/proc/self/fd/0", "/dev/stdin"},
+                                       {"/proc/self/fd/1", "/dev/stdout"},
+                                       {"/proc/self/fd/2", "/dev/stderr"},
+                                       {"/tmp", "/dev/shm"}};
 #define OLD "/old" /* the root as it was, while the new one is made */
 
 /* ---- a new root ---- */
@@ -34,7 +47,8 @@ CHILD_CODE static bool set_attributes(const char *path, uint64_t set, int below)
     return syscall(SYS_mount_setattr, AT_FDCWD, path, below, &a, sizeof a) == 0;
 }
 
-/* Read-only, with what is mounted below it. Older kernels change one mount at a time: there nothing below it is shown. */
+/* Read-only, with what is mounted below it. Older kernels change one mount at a time: there nothing below it is shown.
+ */
 CHILD_CODE static bool bind(const char *from, const char *to, bool device)
 {
     const uint64_t attributes = ATTRIBUTE_READ_ONLY | ATTRIBUTE_NO_SUID | (device ? 0 : ATTRIBUTE_NO_DEV);
@@ -126,7 +140,8 @@ CHILD_CODE const char *root_make(const char *const *paths, const char *tmp_optio
     if (!show_all(paths, false))
         return "show it the scorer's \"paths\"";
     /* its own processes; where the kernel does not let it, none */
-    if (mkdir("/proc", 0755) || (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) && errno != EPERM))
+    if (mkdir("/proc", 0755) ||
+        (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) && errno != EPERM))
         return "mount /proc";
     if (umount2(OLD, MNT_DETACH) || rmdir(OLD))
         return "leave the old root";
@@ -168,7 +183,8 @@ CHILD_CODE bool root_restrict(const char *const *paths, const char *directory)
     const long version = syscall(LANDLOCK_CREATE, NULL, 0, LANDLOCK_VERSION);
     if (version < 1)
         return false;
-    /* rights that exist in this version: 13 at first, then moving between directories, truncating, control of devices */
+    /* rights that exist in this version: 13 at first, then moving between directories, truncating, control of devices
+     */
     const uint64_t all = (UINT64_C(1) << (version < 2 ? 13 : version < 3 ? 14 : version < 5 ? 15 : 16)) - 1;
     const struct landlock_rules r = {all, version < 4 ? 0 : 3, version < 6 ? 0 : 3};
     const int rules = (int)syscall(LANDLOCK_CREATE, &r, version < 4 ? 8 : version < 6 ? 16 : 24, 0);

@@ -90,7 +90,10 @@ void sandbox_follow(struct sandbox *s, int until)
             child_kill(&s->child);
             killed = true;
         }
-        struct pollfd fds[4] = {{s->child.out, POLLIN, 0}, {s->child.err, POLLIN, 0}, {until, POLLIN, 0}, {ended ? -1 : s->child.exit_fd, POLLIN, 0}};
+        struct pollfd fds[4] = {{s->child.out, POLLIN, 0},
+                                {s->child.err, POLLIN, 0},
+                                {until, POLLIN, 0},
+                                {ended ? -1 : s->child.exit_fd, POLLIN, 0}};
         int wait_ms = left > 3600 ? 3600000 : (int)ceil(left * 1000);
         const bool watch = !ended && (!s->child.counted || *s->child.scratch.path);
         if (watch && wait_ms > WATCH_MS)
@@ -109,7 +112,8 @@ void sandbox_follow(struct sandbox *s, int until)
     }
 }
 
-int sandbox_start(struct sandbox **out, const struct sandbox_program *p, const struct sandbox_limits *limits, struct plm_status *st)
+int sandbox_start(struct sandbox **out, const struct sandbox_program *p, const struct sandbox_limits *limits,
+                  struct plm_status *st)
 {
     struct sandbox *s = *out = calloc(1, sizeof *s);
     if (!s)
@@ -122,7 +126,8 @@ int sandbox_start(struct sandbox **out, const struct sandbox_program *p, const s
     const size_t keep = limits->output_bytes ? limits->output_bytes : 1;
     s->streams[0] = (struct capture){&s->child.out, malloc(2 * keep + 1), 0, keep, false};
     s->streams[1] = (struct capture){&s->child.err, malloc(2 * keep + 1), 0, keep, false};
-    int code = s->streams[0].text && s->streams[1].text ? PLM_OK : status_no_memory(st, 4 * keep, "the output of a program");
+    int code =
+        s->streams[0].text && s->streams[1].text ? PLM_OK : status_no_memory(st, 4 * keep, "the output of a program");
     if (!code && !(code = child_input(p->input, p->input_bytes, &o.input, st))) {
         s->start = s->watched = seconds_now();
         s->deadline = s->start + limits->timeout_s;
@@ -158,7 +163,12 @@ void sandbox_finish(struct sandbox *s, struct sandbox_result *r)
     r->memory_full = s->child.counted && cgroup_was_full(&s->child.group);
     child_stop(&s->child, &status);
     r->seconds = seconds_now() - s->start;
-    r->end = s->excess == CHILD_TOO_MUCH_MEMORY ? SANDBOX_MEMORY : s->excess ? SANDBOX_FILES : s->timeout ? SANDBOX_TIMEOUT : !ended ? SANDBOX_STOPPED : WIFSIGNALED(status) ? SANDBOX_SIGNALLED : SANDBOX_EXITED;
+    r->end = s->excess == CHILD_TOO_MUCH_MEMORY ? SANDBOX_MEMORY
+             : s->excess                        ? SANDBOX_FILES
+             : s->timeout                       ? SANDBOX_TIMEOUT
+             : !ended                           ? SANDBOX_STOPPED
+             : WIFSIGNALED(status)              ? SANDBOX_SIGNALLED
+                                                : SANDBOX_EXITED;
     r->status = r->end == SANDBOX_SIGNALLED ? WTERMSIG(status) : r->end == SANDBOX_EXITED ? WEXITSTATUS(status) : 0;
     capture_trim(&s->streams[0]);
     capture_trim(&s->streams[1]);
@@ -169,7 +179,8 @@ void sandbox_finish(struct sandbox *s, struct sandbox_result *r)
     free(s);
 }
 
-int sandbox_run(struct sandbox_result *r, const struct sandbox_program *p, const struct sandbox_limits *limits, struct plm_status *st)
+int sandbox_run(struct sandbox_result *r, const struct sandbox_program *p, const struct sandbox_limits *limits,
+                struct plm_status *st)
 {
     *r = (struct sandbox_result){0};
     struct sandbox *s;

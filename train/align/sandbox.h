@@ -14,8 +14,14 @@ struct sandbox_limits {
 /* 10 s, 1 GiB of memory, 64 MiB of files, 64 processes, 64 open files, 64 KiB of output. */
 struct sandbox_limits sandbox_limits_default(void);
 
-enum sandbox_end { SANDBOX_EXITED, SANDBOX_SIGNALLED, SANDBOX_TIMEOUT, SANDBOX_STOPPED /* it ran when it was finished with */,
-                   SANDBOX_MEMORY, SANDBOX_FILES /* it and its descendants took more than they may */ };
+enum sandbox_end {
+    SANDBOX_EXITED,
+    SANDBOX_SIGNALLED,
+    SANDBOX_TIMEOUT,
+    SANDBOX_STOPPED /* it ran when it was finished with */,
+    SANDBOX_MEMORY,
+    SANDBOX_FILES /* it and its descendants took more than they may */
+};
 
 struct sandbox_result {
     enum sandbox_end end;
@@ -36,14 +42,17 @@ struct sandbox_program {
     int n_extra, extra[CHILD_EXTRA]; /* descriptors it gets as 3, 4, ...; the caller closes its own */
 };
 
-/* Run a program confined (child.h), and kill whatever is left when it ends. PLM_EIO when it cannot be started, or not be confined as asked. May be called by several
- * threads at a time. */
-int sandbox_run(struct sandbox_result *r, const struct sandbox_program *p, const struct sandbox_limits *limits, struct plm_status *st);
+/* Run a program confined (child.h), and kill whatever is left when it ends. PLM_EIO when it cannot be started, or not
+ * be confined as asked. May be called by several threads at a time. */
+int sandbox_run(struct sandbox_result *r, const struct sandbox_program *p, const struct sandbox_limits *limits,
+                struct plm_status *st);
 
-/* The same in three steps, for one thread: start; follow it until it has ended, or the time is up, or (`until` >= 0) that descriptor can be
- * read, which is not before the program has ended when only the program could make it so; and finish, which kills what is left. */
+/* The same in three steps, for one thread: start; follow it until it has ended, or the time is up, or (`until` >= 0)
+ * that descriptor can be read, which is not before the program has ended when only the program could make it so; and
+ * finish, which kills what is left. */
 struct sandbox;
-int sandbox_start(struct sandbox **out, const struct sandbox_program *p, const struct sandbox_limits *limits, struct plm_status *st);
+int sandbox_start(struct sandbox **out, const struct sandbox_program *p, const struct sandbox_limits *limits,
+                  struct plm_status *st);
 void sandbox_follow(struct sandbox *s, int until);
 void sandbox_wait_end(struct sandbox *s, int ms); /* of a program that is known to be ending */
 void sandbox_finish(struct sandbox *s, struct sandbox_result *r);

@@ -299,15 +299,18 @@ static int score_each(struct scorer *s, const struct row_set *tasks, struct answ
                       struct plm_status *st)
 {
     const int workers = s->kind == KIND_TESTS && threads > 1 && n > 1 ? threads < n ? threads : (int)n : 1;
-    struct work w = {s, tasks, answers, calloc((size_t)(n ? n : 1), sizeof *w.results), calloc((size_t)workers, sizeof *w.judges)};
+    struct work w = {s, tasks, answers, calloc((size_t)(n ? n : 1), sizeof *w.results),
+                     calloc((size_t)workers, sizeof *w.judges)};
     struct thread_pool *pool = NULL;
-    int code = w.results && w.judges ? PLM_OK : status_no_memory(st, (size_t)n * sizeof *w.results, "the verdicts on answers");
+    int code =
+        w.results && w.judges ? PLM_OK : status_no_memory(st, (size_t)n * sizeof *w.results, "the verdicts on answers");
     if (!code && workers > 1)
         code = pool_create(&pool, workers, st);
     if (!code)
         pool_for(pool, n, 1, score_range, &w);
     for (int i = 0; w.judges && i < workers; i++)
-        judge_stop(&w.judges[i]); /* while the threads that started them live: children end with the thread they were started by */
+        judge_stop(&w.judges[i]); /* while the threads that started them live: children end with the thread they were
+                                     started by */
     pool_destroy(pool);
     free(w.judges);
     unsigned missing = 0;
@@ -326,7 +329,9 @@ static int score_each(struct scorer *s, const struct row_set *tasks, struct answ
     }
     for (unsigned guard = 1; guard <= CHILD_FILES; guard *= 2)
         if (!code && missing & guard)
-            log_warn("scorer \"tests\", \"confine\": \"weak\": programs run WITHOUT %s, which this machine does not give", child_guard_name((enum child_guard)guard));
+            log_warn(
+                "scorer \"tests\", \"confine\": \"weak\": programs run WITHOUT %s, which this machine does not give",
+                child_guard_name((enum child_guard)guard));
     free(w.results);
     return code;
 }

@@ -15,28 +15,30 @@ struct scorer_stats {
 };
 
 /* What the configuration's "scorer" object says. Kinds ("kind"):
- *     gsm8k      the number after the last "####" equals the reference's (strip , and $), aries.md 5.2; "flexible": true: else the last number
- *     number     the last number of the answer equals the reference's last number, by value (number.h)
- *     boxed      the last \boxed{...} equals the reference: one canonical notation, numbers by value (formula.h)
+ *     gsm8k      the number after the last "####" equals the reference's (strip , and $), aries.md 5.2; "flexible":
+ * true: else the last number number     the last number of the answer equals the reference's last number, by value
+ * (number.h) boxed      the last \boxed{...} equals the reference: one canonical notation, numbers by value (formula.h)
  *     choice     the letter chosen ("(B)", "B.", "answer is B", "answer: B") equals the reference's
  *     exact      the same text after trimming; "ignore_case", "normalise" (case, punctuation, articles, spaces)
- *     regex      "pattern" (PCRE2: Perl's; ^ and $ match at every line) matches the answer; with a group, the last match's group 1 equals
- *                the reference
- *     tests      the task's tests pass on the answer's program (the last fenced code block, else all of it): "command" (default
- *                ["python3", "-s", "-"], program on stdin), "timeout_s", "memory_mib", "processes"; "python" (default: the command's name
- *                begins so): a judge in a process of its own runs the tests and calls into the answer's (judge.h). Else the tests follow the
- *                program, which runs with status 0. All in the sandbox (child.h), or nothing runs: "confine": "weak" lets them run with what
- *                there is; "paths" are directories that they may read beside the system's (["/opt/venv"]). memory_mib and processes are for
- *                an answer's processes together
- *     file       "path": scores of {"task", "chain", "turn", "score"} rows (chain and turn default to 0)
- *     command    "command": started once per scoring; gets one JSON object per line on stdin ({"task", "chain", "turn", "prompt", "messages",
- *                "answer_text", "answer"}), prints one {"score": x} (or a bare number) per line; "timeout_s" per answer; "restarts" (default 10)
- *                after a crash, a hang or a line that is no score at all. It is the user's own program: not confined, only ended with us
- *     reward     "model": a reward model (plm reward), or its run; "normalise" (default true): by mean and deviation of its held-out rewards
- *     implicit   "model", "reference", "beta" (default 0.1): beta (ln p of the model - ln p of the reference) of the answer
- * A "command" is an array of texts, or one text for /bin/sh. reward and implicit (a model scores) are the caller's: scorer_needs_model.
+ *     regex      "pattern" (PCRE2: Perl's; ^ and $ match at every line) matches the answer; with a group, the last
+ * match's group 1 equals the reference tests      the task's tests pass on the answer's program (the last fenced code
+ * block, else all of it): "command" (default
+ *                ["python3", "-s", "-"], program on stdin), "timeout_s", "memory_mib", "processes"; "python" (default:
+ * the command's name begins so): a judge in a process of its own runs the tests and calls into the answer's (judge.h).
+ * Else the tests follow the program, which runs with status 0. All in the sandbox (child.h), or nothing runs:
+ * "confine": "weak" lets them run with what there is; "paths" are directories that they may read beside the system's
+ * (["/opt/venv"]). memory_mib and processes are for an answer's processes together file       "path": scores of
+ * {"task", "chain", "turn", "score"} rows (chain and turn default to 0) command    "command": started once per scoring;
+ * gets one JSON object per line on stdin ({"task", "chain", "turn", "prompt", "messages", "answer_text", "answer"}),
+ * prints one {"score": x} (or a bare number) per line; "timeout_s" per answer; "restarts" (default 10) after a crash, a
+ * hang or a line that is no score at all. It is the user's own program: not confined, only ended with us reward
+ * "model": a reward model (plm reward), or its run; "normalise" (default true): by mean and deviation of its held-out
+ * rewards implicit   "model", "reference", "beta" (default 0.1): beta (ln p of the model - ln p of the reference) of
+ * the answer A "command" is an array of texts, or one text for /bin/sh. reward and implicit (a model scores) are the
+ * caller's: scorer_needs_model.
  *
- * What is wrong with the configuration is remembered as by any getter, and reported by settings_finish: call it before scoring. */
+ * What is wrong with the configuration is remembered as by any getter, and reported by settings_finish: call it before
+ * scoring. */
 int scorer_open(struct scorer **out, struct section *config, struct plm_status *st);
 void scorer_close(struct scorer *s);
 const char *scorer_kind(const struct scorer *s);

@@ -20,7 +20,7 @@ struct scorer {
     int64_t memory_bytes;
     int processes, restarts;
     enum child_confine confine;     /* tests */
-    const char **paths;             /* tests: more directories that programs may read; NULL-terminated, owned with what it holds */
+    const char **paths; /* tests: more directories that programs may read; NULL-terminated, owned with what it holds */
     const char *path;               /* file */
     const char *model;              /* reward, implicit */
     const char *reference;          /* implicit */
@@ -41,9 +41,11 @@ struct verdict {
     char why[160];        /* tests: how the program ended, when it did not pass */
 };
 
-/* The task's tests on the program in `text`: 1 when they pass (Python: in the judge; else: it ends with status 0). A program that runs into a
- * limit or a signal has failed its tests: 0, and the outcome tells. judge: this thread's, all zero at first; the caller stops it. */
-int scorer_run_tests(const struct scorer *s, struct judge *judge, const struct row *task, const char *text, struct verdict *v, struct plm_status *st);
+/* The task's tests on the program in `text`: 1 when they pass (Python: in the judge; else: it ends with status 0). A
+ * program that runs into a limit or a signal has failed its tests: 0, and the outcome tells. judge: this thread's, all
+ * zero at first; the caller stops it. */
+int scorer_run_tests(const struct scorer *s, struct judge *judge, const struct row *task, const char *text,
+                     struct verdict *v, struct plm_status *st);
 
 /* The program in an answer: the last fenced code block (one that is not closed ends with the text), else all of it. */
 void scorer_code(const char *text, const char **begin, size_t *bytes);

@@ -1,4 +1,5 @@
-/* Unit tests as a scorer: of Python programs a judge runs them beside the answer's process, of others they follow the answer's program. */
+/* Unit tests as a scorer: of Python programs a judge runs them beside the answer's process, of others they follow the
+ * answer's program. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,10 +58,11 @@ static void explain(const struct scorer *s, struct sandbox_result *r, char why[1
 {
     const char *last = last_error_line(r);
     if (r->end == SANDBOX_MEMORY || r->memory_full)
-        snprintf(why, 160, "took more than the %lld MiB of memory (memory_mib) that it and its processes have%s%.60s", (long long)(s->memory_bytes >> 20),
-                 *last ? ": " : "", last);
+        snprintf(why, 160, "took more than the %lld MiB of memory (memory_mib) that it and its processes have%s%.60s",
+                 (long long)(s->memory_bytes >> 20), *last ? ": " : "", last);
     else if (r->end == SANDBOX_FILES)
-        snprintf(why, 160, "wrote more than %lld MiB of files", (long long)(sandbox_limits_default().child.file_bytes >> 20));
+        snprintf(why, 160, "wrote more than %lld MiB of files",
+                 (long long)(sandbox_limits_default().child.file_bytes >> 20));
     else if (r->end == SANDBOX_TIMEOUT)
         snprintf(why, 160, "not over after %g s", s->timeout_s);
     else if (r->end == SANDBOX_SIGNALLED)
@@ -73,12 +75,14 @@ static void explain(const struct scorer *s, struct sandbox_result *r, char why[1
 
 static enum outcome outcome_of(const struct sandbox_result *r)
 {
-    return r->end == SANDBOX_TIMEOUT ? OUTCOME_TIMEOUT : r->end >= SANDBOX_MEMORY || r->end == SANDBOX_SIGNALLED ? OUTCOME_CRASH : OUTCOME_SCORED;
+    return r->end == SANDBOX_TIMEOUT                                 ? OUTCOME_TIMEOUT
+           : r->end >= SANDBOX_MEMORY || r->end == SANDBOX_SIGNALLED ? OUTCOME_CRASH
+                                                                     : OUTCOME_SCORED;
 }
 
 /* Python: the judge runs the tests, beside the answer's process. */
-static int run_judged(const struct scorer *s, struct judge *judge, const struct row *task, const char *text, const struct sandbox_limits *limits,
-                      struct verdict *v, struct plm_status *st)
+static int run_judged(const struct scorer *s, struct judge *judge, const struct row *task, const char *text,
+                      const struct sandbox_limits *limits, struct verdict *v, struct plm_status *st)
 {
     const char *prompt = task->n_messages ? task->messages[task->n_messages - 1].content : "", *shown;
     struct judge_task t = {.python = s->program.argv, .tests = task->tests};
@@ -97,7 +101,8 @@ static int run_judged(const struct scorer *s, struct judge *judge, const struct 
     v->outcome = outcome_of(&j.result);
     v->missing = j.result.missing;
     v->score = j.passed;
-    if (!j.passed && (j.program_ended || j.result.memory_full || j.result.end == SANDBOX_TIMEOUT || j.result.end >= SANDBOX_MEMORY))
+    if (!j.passed &&
+        (j.program_ended || j.result.memory_full || j.result.end == SANDBOX_TIMEOUT || j.result.end >= SANDBOX_MEMORY))
         explain(s, &j.result, v->why);
     else
         snprintf(v->why, sizeof v->why, "%s", j.why);
@@ -106,8 +111,8 @@ static int run_judged(const struct scorer *s, struct judge *judge, const struct 
 }
 
 /* Another language: the program with its tests behind it, which decide by the status. */
-static int run_whole(const struct scorer *s, const struct row *task, const char *text, const struct sandbox_limits *limits, struct verdict *v,
-                     struct plm_status *st)
+static int run_whole(const struct scorer *s, const struct row *task, const char *text,
+                     const struct sandbox_limits *limits, struct verdict *v, struct plm_status *st)
 {
     const char *code;
     size_t n;
@@ -131,8 +136,8 @@ static int run_whole(const struct scorer *s, const struct row *task, const char 
     return PLM_OK;
 }
 
-int scorer_run_tests(const struct scorer *s, struct judge *judge, const struct row *task, const char *text, struct verdict *v,
-                     struct plm_status *st)
+int scorer_run_tests(const struct scorer *s, struct judge *judge, const struct row *task, const char *text,
+                     struct verdict *v, struct plm_status *st)
 {
     *v = (struct verdict){.outcome = OUTCOME_MISSING};
     if (!task->tests)

@@ -47,8 +47,8 @@ static int take(const char *path)
 {
     struct stat now, held;
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &held) == 0 && lstat(path, &now) == 0 && now.st_ino == held.st_ino &&
-        now.st_dev == held.st_dev)
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &held) == 0 && lstat(path, &now) == 0 &&
+        now.st_ino == held.st_ino && now.st_dev == held.st_dev)
         return fd;
     if (fd >= 0)
         close(fd);
@@ -67,8 +67,9 @@ static void remove_stale(const char *base)
     for (struct dirent *e; d && (e = readdir(d));) {
         char path[512];
         struct stat s;
-        if (strncmp(e->d_name, PREFIX, strlen(PREFIX)) != 0 || snprintf(path, sizeof path, "%s/%s", base, e->d_name) >= (int)sizeof path ||
-            lstat(path, &s) || !S_ISDIR(s.st_mode) || !is_ours(s.st_uid))
+        if (strncmp(e->d_name, PREFIX, strlen(PREFIX)) != 0 ||
+            snprintf(path, sizeof path, "%s/%s", base, e->d_name) >= (int)sizeof path || lstat(path, &s) ||
+            !S_ISDIR(s.st_mode) || !is_ours(s.st_uid))
             continue;
         const int lock = take(path);
         if (lock >= 0) {
@@ -85,7 +86,8 @@ int scratch_make(struct scratch *s, uint32_t *uid, struct plm_status *st)
     const char *base = base_directory();
     *s = (struct scratch){.lock = -1};
     remove_stale(base);
-    for (int i = 0; i < 100 && s->lock < 0; i++) { /* between making and locking somebody may have taken it for a stale one */
+    for (int i = 0; i < 100 && s->lock < 0;
+         i++) { /* between making and locking somebody may have taken it for a stale one */
         snprintf(s->path, sizeof s->path, "%s/" PREFIX "XXXXXX", base);
         if (!mkdtemp(s->path))
             break;
@@ -93,8 +95,9 @@ int scratch_make(struct scratch *s, uint32_t *uid, struct plm_status *st)
     }
     if (s->lock < 0) {
         *s->path = 0;
-        return status_set(st, PLM_EIO, "cannot make a directory for a program under '%s': %s; set TMPDIR to one that can be written", base,
-                          strerror(errno));
+        return status_set(st, PLM_EIO,
+                          "cannot make a directory for a program under '%s': %s; set TMPDIR to one that can be written",
+                          base, strerror(errno));
     }
     if (*uid && chown(s->path, *uid, *uid)) {
         *uid = 65534;

@@ -20,7 +20,8 @@ static void each_process(pid_t session, void (*fn)(pid_t pid, void *ctx), void *
         FILE *f = pid > 0 ? fopen(path, "re") : NULL;
         if (!f)
             continue;
-        const char *end = fgets(line, sizeof line, f) ? strrchr(line, ')') : NULL; /* the name before it may hold anything */
+        const char *end =
+            fgets(line, sizeof line, f) ? strrchr(line, ')') : NULL; /* the name before it may hold anything */
         long of = 0;
         if (end && sscanf(end, ") %*c %*d %*d %ld", &of) == 1 && of == session)
             fn(pid, ctx);
@@ -65,7 +66,8 @@ struct files {
     int64_t bytes;
 };
 
-/* Without following links; what cannot be opened (its owner can make that so) is not seen: its size is still bounded by the limit of each file. */
+/* Without following links; what cannot be opened (its owner can make that so) is not seen: its size is still bounded by
+ * the limit of each file. */
 static void add_directory(int fd, struct files *s, int depth)
 {
     DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
@@ -73,7 +75,8 @@ static void add_directory(int fd, struct files *s, int depth)
         close(fd);
     for (struct dirent *e; d && (e = readdir(d));) {
         struct stat st;
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW))
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
+            fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW))
             continue;
         s->bytes += (int64_t)st.st_blocks * 512;
         if (S_ISDIR(st.st_mode) && depth < 64)
@@ -93,7 +96,8 @@ static void add_deleted(pid_t pid, void *ctx)
         struct stat st;
         const ssize_t n = readlinkat(dirfd(d), e->d_name, target, sizeof target - 1);
         target[n > 0 ? n : 0] = 0;
-        if (n > 0 && !strncmp(target, s->directory, strlen(s->directory)) && fstatat(dirfd(d), e->d_name, &st, 0) == 0 && st.st_nlink == 0)
+        if (n > 0 && !strncmp(target, s->directory, strlen(s->directory)) &&
+            fstatat(dirfd(d), e->d_name, &st, 0) == 0 && st.st_nlink == 0)
             s->bytes += (int64_t)st.st_blocks * 512;
     }
     if (d)

@@ -1,5 +1,5 @@
-"""The answer's side: runs its program as __main__, and does with its objects what the judge asks for. Nothing in this process is believed: what
-it says is a value that the judge looks at, and the judge holds what is expected."""
+"""The answer's side: runs its program as __main__, and does with its objects what the judge asks for. Nothing in this
+process is believed: what it says is a value that the judge looks at, and the judge holds what is expected."""
 import builtins
 import io
 import operator
@@ -108,8 +108,8 @@ class AnswerSide(Peer):
         base = None if isinstance(x, type) else next((p for p in PLAIN if issubclass(t, p)), None)
         if base:
             w.parts.append(b"u")
-        kind = (b"x" if isinstance(x, type) and issubclass(x, BaseException) else b"c" if isinstance(x, type) else b"m" if t is type(sys) else
-                b"k" if hasattr(t, "__await__") else b"f" if callable(x) else b"g" if hasattr(t, "__next__") else b"o")
+        kind = (b"x" if isinstance(x, type) and issubclass(x, BaseException) else b"c" if isinstance(x, type) else
+                b"m" if t is type(sys) else b"k" if hasattr(t, "__await__") else b"f" if callable(x) else b"o")
         named = x if isinstance(x, type) or t is type(sys) else t
         w.put_own(self.number(x), kind, named.__name__)
         if kind == b"x":
@@ -162,7 +162,8 @@ class AnswerSide(Peer):
             text = ""
         args = tuple(a for a in e.args if type(a) in (int, float, str, bool, bytes)) if type(e.args) is tuple else ()
         own = type(e).__module__ == "__main__"
-        return lineage(type(e)), type(e) if own else None, args, text, getattr(e, "code", None) if isinstance(e, SystemExit) else None
+        code = getattr(e, "code", None) if isinstance(e, SystemExit) else None
+        return lineage(type(e)), type(e) if own else None, args, text, code
 
     @staticmethod
     def error(value):
@@ -244,12 +245,14 @@ class AnswerSide(Peer):
 
 
 def lineage(kind):
-    return tuple((c.__module__ if c.__module__ != "__main__" else "", c.__name__) for c in kind.__mro__ if issubclass(c, BaseException))
+    """Of a class of exceptions: itself and its bases, ("", name) for the program's own."""
+    return tuple(("" if c.__module__ == "__main__" else c.__module__, c.__name__) for c in kind.__mro__
+                 if issubclass(c, BaseException))
 
 
 APPLY = {f.__name__: f for f in (len, iter, next, str, repr, bool, abs, reversed, isinstance, issubclass, dir)}
-APPLY.update({name: getattr(operator, name) for name in
-              "eq lt le gt ge add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rshift neg pos invert".split()})
+APPLY.update({name: getattr(operator, name) for name in "eq lt le gt ge add sub mul truediv floordiv mod pow matmul and_ "
+              "or_ xor lshift rshift neg pos invert".split()})
 APPLY["state"] = lambda x: tuple(vars(x).items())
 
 side = AnswerSide(3, 4)

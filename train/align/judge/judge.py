@@ -1,6 +1,7 @@
-"""The judge: a server that forks itself for each answer. The task's tests run here, with the task's own helpers; the functions of the answer are
-proxies that call into the answer's process. What is expected never leaves this process; the verdict goes to the trainer by a descriptor of its
-own. A job is four descriptors: its texts, from the answer, to the answer, for the verdict."""
+"""The judge: a server that forks itself for each answer. The task's tests run here, with the task's own helpers; the
+functions of the answer are proxies that call into the answer's process. What is expected never leaves this process; the
+verdict goes to the trainer by a descriptor of its own. A job is four descriptors: its texts, from the answer,
+to the answer, for the verdict."""
 import ast
 import builtins
 import gc
@@ -35,7 +36,7 @@ class AnswerInterrupt(KeyboardInterrupt):
 
 
 class AnswerObject:
-    """An object of the answer's own class. It is not equal to any value of the tests and is never given one to compare with."""
+    """An object of the answer's own class. It equals no value of the tests and is never given one to compare with."""
     __slots__ = ("_AnswerObject__number", "_AnswerObject__kind", "_AnswerObject__name")
 
     def __init__(self, number, kind, name):
@@ -142,7 +143,8 @@ def forward(self, name):
     return judge.do("get", self.__dict__["_answer_object"], name)
 
 
-# Instances of the answer's subclasses of plain types are what they are as that type; only attributes the type does not have are asked for.
+# Instances of the answer's subclasses of plain types are what they are as that type; only attributes that the type does
+# not have are asked for.
 SUBCLASSES = {base.__name__: type("Answer_" + base.__name__, (base,), {"__getattr__": forward}) for base in PLAIN}
 
 
@@ -162,7 +164,8 @@ class Judge(Peer):
     def do(self, what, *args):
         if self.broken:
             raise Gone()
-        flags = (sys.stdout is not self.streams[0]) + 2 * (sys.stdin is not self.streams[1] or builtins.input is not self.streams[2])
+        out, into, ask = self.streams
+        flags = (sys.stdout is not out) + 2 * (sys.stdin is not into or builtins.input is not ask)
         try:
             return self.ask(what, flags, *args)
         except Gone:
@@ -179,8 +182,9 @@ class Judge(Peer):
         return value
 
     def equal(self, a, b):
-        """Two objects of the answer's: its word is taken only from a class that tells objects apart, by what is in them."""
-        if self.do("apply", "eq", a, b) is not True or self.do("apply", "eq", a, "%032x" % random.SystemRandom().getrandbits(128)) is True:
+        """Two objects of the answer's: its word counts only from a class that tells objects apart, by their contents."""
+        other = "%032x" % random.SystemRandom().getrandbits(128)
+        if self.do("apply", "eq", a, b) is not True or self.do("apply", "eq", a, other) is True:
             return False
         try:
             states = [self.do("apply", "state", x) for x in (a, b)]
@@ -264,7 +268,8 @@ class Judge(Peer):
 
     @staticmethod
     def describe(e):
-        return tuple(c.__name__ for c in type(e).__mro__ if c.__module__ == "builtins"), tuple(a for a in e.args if type(a) in (int, float, str, bool))
+        names = tuple(c.__name__ for c in type(e).__mro__ if c.__module__ == "builtins")
+        return names, tuple(a for a in e.args if type(a) in (int, float, str, bool))
 
     # ---- what the answer may ask of the tests' objects ----
 
@@ -274,24 +279,31 @@ class Judge(Peer):
         return SERVED[what](*args), ""
 
 
+SHOWN = (io.StringIO, io.BytesIO, re.Pattern, re.Match, random.Random)
+
+
 def visible(x, name):
-    """Attributes of objects that tests make from classes of their own, and of streams, patterns and generators of random numbers."""
-    if type(name) is not str or name[:1] == "_" or isinstance(x, (type, types.ModuleType, types.FunctionType, types.MethodType)):
-        raise AttributeError(name)
-    if type(x).__module__ != "__main__" and not isinstance(x, (io.StringIO, io.BytesIO, re.Pattern, re.Match, random.Random, types.GeneratorType)) or (
-            isinstance(x, types.GeneratorType) and name not in {"send", "close", "throw"}):
+    """Attributes of objects that tests make from own classes, and of streams, patterns and random generators."""
+    if isinstance(x, types.GeneratorType):
+        shown = name in {"send", "close", "throw"}
+    else:
+        shown = type(name) is str and name[:1] != "_" and (type(x).__module__ == "__main__" or isinstance(x, SHOWN))
+    if not shown or isinstance(x, (type, types.ModuleType, types.FunctionType, types.MethodType)):
         raise AttributeError(name)
     return name
 
 
 BINARY = {n: getattr(operator, n) for n in (OPERATORS + " " + COMPARISONS + " eq ne").split()}
 SERVED = {
-    "get": lambda x, name: getattr(x, visible(x, name)), "set": lambda x, name, value: setattr(x, visible(x, name), value),
+    "get": lambda x, name: getattr(x, visible(x, name)),
+    "set": lambda x, name, value: setattr(x, visible(x, name), value),
     "call": lambda f, args, named: f(*args, **dict(named)), "iter": iter, "next": next, "item": lambda x, key: x[key],
-    "set_item": lambda x, key, value: x.__setitem__(key, value), "len": len, "contains": lambda x, value: value in x, "str": str, "repr": repr,
-    "bool": bool, "enter": lambda x: x.__enter__(), "leave": lambda x: x.__exit__(None, None, None),
+    "set_item": lambda x, key, value: x.__setitem__(key, value), "len": len, "contains": lambda x, value: value in x,
+    "str": str, "repr": repr, "bool": bool, "enter": lambda x: x.__enter__(),
+    "leave": lambda x: x.__exit__(None, None, None),
     "binary": lambda name, x, y: BINARY[name](x, y) if handle_of(x) is None else NotImplemented,
-    "input": lambda prompt: builtins.input(prompt), "readline": lambda: sys.stdin.readline(), "read": lambda: sys.stdin.read(),
+    "input": lambda prompt: builtins.input(prompt), "readline": lambda: sys.stdin.readline(),
+    "read": lambda: sys.stdin.read(),
 }
 
 
@@ -309,7 +321,7 @@ def array(dtype, value):
 # ---- the names of the tests ----
 
 class Names(dict):
-    """Builtins, and behind them what the answer defines. A module is not taken from the answer: its name is imported here."""
+    """Builtins, and behind them what the answer defines. A module is not taken from the answer but imported here."""
 
     def __missing__(self, name):
         there, value = judge.do("look", name)
@@ -328,6 +340,10 @@ class Names(dict):
         return value
 
 
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINITIONS = FUNCTIONS + (ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+
+
 def is_text(s):
     return isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant)
 
@@ -338,18 +354,18 @@ def is_stub(f):
 
 
 def helpers(prompt, entry):
-    """Of a prompt that is a program to be completed: what it imports, and the functions, classes and constants it defines itself. A prompt
-    that only shows a program (to be mended) gives none."""
+    """Of a prompt that is a program to be completed: what it imports, and the functions, classes and constants it
+    defines itself. A prompt that only shows a program (to be mended) gives none."""
     try:
         body = ast.parse(prompt).body
     except (SyntaxError, ValueError, RecursionError):
         return {}
-    functions = [s for s in body if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    functions = [s for s in body if isinstance(s, FUNCTIONS)]
     if entry is None and not any(is_stub(f) for f in functions):
         return {}
     scope = {"__name__": "__main__"}
     for s in body:
-        if isinstance(s, (ast.Import, ast.ImportFrom, ast.ClassDef, ast.Assign, ast.AnnAssign)) or s in functions and not is_stub(s):
+        if isinstance(s, DEFINITIONS) and not (s in functions and is_stub(s)):
             try:
                 exec(compile(ast.Module([s], []), "<prompt>", "exec"), scope)
             except Exception:  # the tests may do without it
@@ -357,24 +373,29 @@ def helpers(prompt, entry):
     return {n: v for n, v in scope.items() if n[:2] != "__" and n != entry}
 
 
+def called_name(node):
+    """f of a call f(...)."""
+    return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
+
+
 def entry_point(tree):
     """X of a check(X) at the end of the tests."""
     last = tree.body[-1] if tree.body else None
     call = last.value if isinstance(last, ast.Expr) else None
-    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "check" and len(call.args) == 1:
-        return call.args[0].id if isinstance(call.args[0], ast.Name) else None
-    return None
+    if not isinstance(call, ast.Call) or called_name(call) != "check" or len(call.args) != 1:
+        return None
+    return call.args[0].id if isinstance(call.args[0], ast.Name) else None
 
 
 def tested_builtin(tree, scope):
-    """The tests call no function but builtin ones: the one of these that the answer defines is tested. Only one that each assertion calls
-    once: what both sides of a comparison go through must be the judge's."""
-    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    """The tests call no function but builtin ones: the one of these that the answer defines is tested. Only one that
+    each assertion calls once: what both sides of a comparison go through must be the judge's."""
+    called = {called_name(n) for n in ast.walk(tree)} - {None}
     bound = {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
     if any(n not in builtins.__dict__ and n not in bound and n not in scope for n in called):
         return None
-    checks = [[n.func.id for n in ast.walk(a) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)] for a in ast.walk(tree)
-              if isinstance(a, ast.Assert)]
+    asserts = [a for a in ast.walk(tree) if isinstance(a, ast.Assert)]
+    checks = [[called_name(n) for n in ast.walk(a) if called_name(n)] for a in asserts]
     for name in checks[0] if checks else ():
         if all(c.count(name) == 1 for c in checks) and name not in bound and judge.do("look", name)[0]:
             return name
@@ -392,8 +413,8 @@ def last_line(e):
 
 
 def run_defined(tree, scope):
-    """Tests that only define test functions and cases, for a program that collects them: they are run, or they would pass by not running."""
-    if not all(isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)) or is_text(s) for s in tree.body):
+    """Tests that only define test functions and cases, for a program that collects them, would pass by not running."""
+    if not all(isinstance(s, DEFINITIONS) or is_text(s) for s in tree.body):
         return
     for s in tree.body:
         if isinstance(s, ast.FunctionDef) and s.name[:4] == "test" and not s.args.args:

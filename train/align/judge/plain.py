@@ -1,6 +1,7 @@
-"""What the judge and the answer say to each other: plain values, and numbers that stand for objects which stay where they are.
+"""What the judge and the answer say to each other: plain values, and numbers for objects that stay where they are.
 
-A message is a length (8 bytes, little endian), "?" or "=" (a request, its reply) and one value. A value is a letter and what follows it:
+A message is a length (8 bytes, little endian), "?" or "=" (a request, its reply) and one value. A value is a letter and
+what follows it:
 
     N T F E        None, True, False, Ellipsis
     i HEX ;        int                                f, c   float, complex: 8 or 16 bytes
@@ -12,8 +13,9 @@ A message is a length (8 bytes, little endian), "?" or "=" (a request, its reply
     o INT KIND s   an object of the writer's          O INT  an object of the reader's
     u o..., value  an instance of a subclass of a plain type, with what it is as that type
 
-Nothing here runs code that a message names. Counts are INTs, "HEX ;". The reader trusts nothing: whatever is wrong is a Malformed.
-A request names an operation (Peer.serve); its reply is ("ok" or "raise", value, what became of the request's mutable values, printed text)."""
+Nothing here runs code that a message names. Counts are INTs, "HEX ;". The reader trusts nothing: whatever is wrong is a
+Malformed. A request names an operation (Peer.serve); its reply is ("ok" or "raise", value, what became of the request's
+mutable values, printed text)."""
 import builtins
 import os
 import struct
@@ -27,11 +29,12 @@ LIBRARY = {  # name: module, does it change, what it is made from, how
     "deque": ("collections", True, lambda x: (tuple(x), x.maxlen), lambda make, s: make(*s)),
     "Counter": ("collections", True, lambda x: tuple(dict.items(x)), lambda make, s: make(dict(s))),
     "OrderedDict": ("collections", True, lambda x: tuple(x.items()), lambda make, s: make(dict(s))),
-    "defaultdict": ("collections", True, lambda x: (x.default_factory if by_name(x.default_factory) else None, tuple(x.items())),
-                    lambda make, s: make(s[0] if by_name(s[0]) else None, s[1])),
+    "defaultdict": ("collections", True, lambda x: (named(x.default_factory), tuple(x.items())),
+                    lambda make, s: make(named(s[0]), s[1])),
     "Decimal": ("decimal", False, str, lambda make, s: make(s)),
     "Fraction": ("fractions", False, lambda x: (x.numerator, x.denominator), lambda make, s: make(*s)),
-    "datetime": ("datetime", False, lambda x: (x.year, x.month, x.day, x.hour, x.minute, x.second, x.microsecond, x.utcoffset()),
+    "datetime": ("datetime", False,
+                 lambda x: (x.year, x.month, x.day, x.hour, x.minute, x.second, x.microsecond, x.utcoffset()),
                  lambda make, s: make(*s[:7], s[7] if s[7] is None else sys.modules["datetime"].timezone(s[7]))),
     "date": ("datetime", False, lambda x: (x.year, x.month, x.day), lambda make, s: make(*s)),
     "time": ("datetime", False, lambda x: (x.hour, x.minute, x.second, x.microsecond), lambda make, s: make(*s)),
@@ -39,8 +42,9 @@ LIBRARY = {  # name: module, does it change, what it is made from, how
     "slice": ("builtins", False, lambda x: (x.start, x.stop, x.step), lambda make, s: make(*s)),
 }
 PLAIN = (int, float, complex, str, bytes, tuple, frozenset, list, dict, set)
-HARMLESS = frozenset(n for n in dir(builtins) if n[0] != "_" and n not in {"open", "eval", "exec", "compile", "input", "print", "breakpoint", "vars",
-    "globals", "locals", "getattr", "setattr", "delattr", "help", "exit", "quit", "copyright", "credits", "license", "memoryview", "super", "dir"})
+KEPT = set("open eval exec compile input print breakpoint vars globals locals getattr setattr delattr help exit quit "
+           "copyright credits license memoryview super dir".split())
+HARMLESS = frozenset(n for n in dir(builtins) if n[0] != "_" and n not in KEPT)
 
 
 class Malformed(Exception):
@@ -54,12 +58,18 @@ class Gone(BaseException):
 def library(t):
     """The entry of a type of the library; it is imported where it is used."""
     entry = LIBRARY.get(t.__name__)
-    return entry if entry and t.__module__ == entry[0] and getattr(sys.modules.get(entry[0]), t.__name__, None) is t else None
+    if entry is None or t.__module__ != entry[0] or getattr(sys.modules.get(entry[0]), t.__name__, None) is not t:
+        return None
+    return entry
 
 
 def by_name(x):
     """Is it a builtin function or type that the other side has as well?"""
     return type(x) in (type, type(len)) and x.__name__ in HARMLESS and builtins.__dict__.get(x.__name__) is x
+
+
+def named(x):
+    return x if by_name(x) else None
 
 
 def contents(x):
@@ -71,9 +81,10 @@ def contents(x):
 
 
 def same(before, now):
-    """Nothing was replaced: by identity, so that no method of an object decides."""
-    return len(before) == len(now) and all(a is b or (type(a) is tuple and type(b) is tuple and len(a) == len(b) == 2 and a[0] is b[0] and a[1] is b[1])
-                                           for a, b in zip(before, now))
+    """Nothing was replaced: by identity, so that no method of an object decides. The items of a dict are pairs."""
+    def equal(a, b):
+        return a is b or (type(a) is type(b) is tuple and len(a) == len(b) == 2 and a[0] is b[0] and a[1] is b[1])
+    return len(before) == len(now) and all(map(equal, before, now))
 
 
 def refill(x, new):
@@ -284,7 +295,7 @@ class Reader:
 
 
 class Peer:
-    """One side. A subclass says what objects are to it (put_object, get_object), what it does for the other (serve), and how errors travel."""
+    """One side. A subclass says what objects are to it (put_object, get_object), what it does (serve), how errors go."""
 
     def __init__(self, source, sink):
         self.source, self.sink = source, sink
