@@ -34,6 +34,7 @@ struct item {
     const char *path;     /* and line: where the document is from */
     int64_t line;
     struct digest digest;
+    bool part;            /* it goes on the item before */
     bool duplicate, valid;
     struct token_list ids;
 };
@@ -47,6 +48,7 @@ struct side {
 };
 
 struct build {
+    bool document_valid; /* is the document held out that the next pieces go on? */
     int directory_lock; /* -1: not held */
     const struct build_options *o;
     struct build_report *report;
@@ -135,7 +137,7 @@ static int read_batch(struct build *b, struct plm_status *st)
         }
         memcpy(b->text + b->text_length, doc.text, doc.length);
         struct item *item = &b->items[b->n_items++];
-        *item = (struct item){.begin = b->text_length, .length = doc.length, .path = doc.path, .line = doc.line,
+        *item = (struct item){.begin = b->text_length, .length = doc.length, .path = doc.path, .line = doc.line, .part = doc.part,
                               .ids = item->ids};
         item->ids.length = 0;
         b->text_length += doc.length;
@@ -183,8 +185,11 @@ static int sort_out(struct build *b, struct plm_status *st)
             return code;
         item->duplicate = !added;
         b->report->duplicates += !added;
-        double u = random_uniform((uint64_t)b->o->seed, RANDOM_SPLIT, (uint32_t)item->digest.high, item->digest.low);
-        item->valid = u < b->o->valid_fraction;
+        if (!item->part) { /* pieces of one document stand on one side: that of its first piece */
+            const double u = random_uniform((uint64_t)b->o->seed, RANDOM_SPLIT, (uint32_t)item->digest.high, item->digest.low);
+            b->document_valid = u < b->o->valid_fraction;
+        }
+        item->valid = b->document_valid;
     }
     return PLM_OK;
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include <zlib.h>
@@ -28,14 +29,57 @@ struct byte_source {
     unsigned char buffer[BUFFER];
 };
 
-static enum encoding encoding_of(const char *path)
+static int read_some(struct byte_source *s, void *to, size_t capacity, size_t *n, struct plm_status *st)
 {
-    size_t n = strlen(path);
-    if (n > 3 && !strcmp(path + n - 3, ".gz"))
-        return ENCODING_GZIP;
-    if (n > 4 && !strcmp(path + n - 4, ".zst"))
-        return ENCODING_ZSTD;
-    return ENCODING_PLAIN;
+    ssize_t got;
+    do
+        got = read(s->fd, to, capacity);
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        return status_set(st, PLM_EIO, "cannot read '%s' at byte %lld: %s", s->path, (long long)s->position, strerror(errno));
+    s->position += got;
+    s->end_of_file = got == 0;
+    *n = (size_t)got;
+    return PLM_OK;
+}
+
+static bool ends_with(const char *path, const char *suffix)
+{
+    const size_t n = strlen(path), m = strlen(suffix);
+    return n > m && !strcasecmp(path + n - m, suffix);
+}
+
+size_t byte_source_stem(const char *path)
+{
+    const size_t n = strlen(path);
+    return n - (ends_with(path, ".gz") ? 3 : ends_with(path, ".zst") ? 4 : 0);
+}
+
+/* What the first bytes say; what a name says that they do not is an error when it is decoded. */
+static int recognise(struct byte_source *s, struct plm_status *st)
+{
+    static const struct { const char *magic; size_t n; const char *name; } others[] = {
+        {"\xFD" "7zXZ", 5, "xz"}, {"BZh", 3, "bzip2"}, {"PK\x03\x04", 4, "zip"}, {"7z\xBC\xAF", 4, "7-zip"}, {"PAR1", 4, "Parquet"}};
+    int code = PLM_OK;
+    while (!code && s->end < 6 && !s->end_of_file) {
+        size_t n = 0;
+        code = read_some(s, s->buffer + s->end, BUFFER - s->end, &n, st);
+        s->end += n;
+    }
+    if (code)
+        return code;
+    if (s->end >= 2 && !memcmp(s->buffer, "\x1F\x8B", 2))
+        s->encoding = ENCODING_GZIP;
+    else if (s->end >= 4 && !memcmp(s->buffer, "\x28\xB5\x2F\xFD", 4))
+        s->encoding = ENCODING_ZSTD;
+    else
+        s->encoding = ends_with(s->path, ".gz") ? ENCODING_GZIP : ends_with(s->path, ".zst") ? ENCODING_ZSTD : ENCODING_PLAIN;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (s->end >= others[i].n && !memcmp(s->buffer, others[i].magic, others[i].n))
+            return status_set(st, PLM_EUNSUPPORTED, "'%s' is %s: unpack it first; plain text, .gz and .zst are read", s->path, others[i].name);
+    if (s->end >= 2 && (!memcmp(s->buffer, "\xFF\xFE", 2) || !memcmp(s->buffer, "\xFE\xFF", 2)))
+        return status_set(st, PLM_EUNSUPPORTED, "'%s' is UTF-16; convert it to UTF-8 first (iconv -f UTF-16 -t UTF-8)", s->path);
+    return PLM_OK;
 }
 
 int byte_source_open(struct byte_source **out, const char *path, struct plm_status *st)
@@ -45,11 +89,12 @@ int byte_source_open(struct byte_source **out, const char *path, struct plm_stat
     if (!s)
         return status_no_memory(st, sizeof *s, "a read buffer");
     s->fd = -1;
-    s->encoding = encoding_of(path);
     s->path = strdup(path);
     int code = s->path ? PLM_OK : status_no_memory(st, strlen(path), "a file name");
     if (!code && (s->fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
         code = status_set(st, PLM_EIO, "cannot open '%s': %s", path, strerror(errno));
+    if (!code)
+        code = recognise(s, st);
     if (!code && s->encoding == ENCODING_GZIP && inflateInit2(&s->gzip, 15 + 16) != Z_OK)
         code = status_no_memory(st, BUFFER, "a gzip decoder");
     if (!code && s->encoding == ENCODING_ZSTD && !(s->zstd = ZSTD_createDCtx()))
@@ -66,27 +111,13 @@ void byte_source_close(struct byte_source *s)
 {
     if (!s)
         return;
-    if (s->encoding == ENCODING_GZIP)
+    if (s->encoding == ENCODING_GZIP && s->gzip.state)
         inflateEnd(&s->gzip);
     ZSTD_freeDCtx(s->zstd);
     if (s->fd >= 0)
         close(s->fd);
     free(s->path);
     free(s);
-}
-
-static int read_some(struct byte_source *s, void *to, size_t capacity, size_t *n, struct plm_status *st)
-{
-    ssize_t got;
-    do
-        got = read(s->fd, to, capacity);
-    while (got < 0 && errno == EINTR);
-    if (got < 0)
-        return status_set(st, PLM_EIO, "cannot read '%s' at byte %lld: %s", s->path, (long long)s->position, strerror(errno));
-    s->position += got;
-    s->end_of_file = got == 0;
-    *n = (size_t)got;
-    return PLM_OK;
 }
 
 /* Decode from the buffer into `to`; *n may be 0 when more input is needed. */
@@ -139,6 +170,12 @@ int byte_source_read(struct byte_source *s, void *to, size_t capacity, size_t *n
     *n = 0;
     if (capacity == 0)
         return PLM_OK;
+    if (s->encoding == ENCODING_PLAIN && s->begin < s->end) { /* what recognise looked at */
+        *n = s->end - s->begin < capacity ? s->end - s->begin : capacity;
+        memcpy(to, s->buffer + s->begin, *n);
+        s->begin += *n;
+        return PLM_OK;
+    }
     if (s->encoding == ENCODING_PLAIN)
         return read_some(s, to, capacity, n, st);
     for (;;) {

@@ -1,4 +1,5 @@
-/* A stream of bytes from a plain, gzip (.gz) or zstd (.zst) file, chosen by the file's name. Memory is bounded by the
+/* A stream of bytes from a plain, gzip or zstd file, told by its first bytes; what is named .gz or .zst must be it. xz, bzip2, zip,
+ * Parquet and UTF-16 are refused by name. Memory is bounded by the
  * buffers and zstd's window limit whatever the file claims: a decompression bomb is read piece by piece like any file. */
 #ifndef DATA_BYTE_SOURCE_H
 #define DATA_BYTE_SOURCE_H
@@ -9,6 +10,9 @@
 #include "infer/base/status.h"
 
 struct byte_source;
+
+/* Length of a file name without .gz or .zst, whatever their case: what is left says what the unpacked file is. */
+size_t byte_source_stem(const char *path);
 
 int byte_source_open(struct byte_source **out, const char *path, struct plm_status *st);
 void byte_source_close(struct byte_source *s);

@@ -1,7 +1,8 @@
 /* What a row of a dataset says: a conversation to learn from, a text, a pair of answers of which one is preferred, one answer with a label,
  * or only a prompt with what its answer is checked against. All names that the field uses for these are understood:
  *
- *     {"messages": [{"role": "user", "content": "..."}, ...]}            also "weight", "train" or "loss" per answer (0/false: not trained)
+ *     {"messages": [{"role": "user", "content": "..."}, ...]}            also "weight", "train", "trainable" or "loss" per answer (0/false:
+ *                                                                        not trained)
  *     {"conversations": [{"from": "human", "value": "..."}, ...]}        ShareGPT; human, gpt, system, function_call, observation, tool
  *     {"prompt": "..." or [messages], "completion": "..." or [messages]} also "response", "output"; the prompt also "query"
  *     {"instruction": "...", "input": "...", "output": "..."}            Alpaca; the input follows the instruction after a blank line; also
@@ -17,7 +18,8 @@
  *     {"prompt": "...", "test": "...", "entry_point": "f"}               HumanEval: a task with tests
  *     {"text": "...", "test_list": ["...", ...]}                         MBPP: the tests, which name the function, follow the text in the prompt
  *
- * "system" of the row is the system message, "tools" is appended to it; "tool_calls" of a message are learnt as their JSON. What is wanted decides what a
+ * "system" of the row is the system message, "tools" is appended to it; "tool_calls" of a message are learnt as their JSON,
+ * with arguments that are a text of JSON (OpenAI's way) as that JSON. What is wanted decides what a
  * row is: as a conversation a pair gives its chosen answer, and an answer labelled false is an error; as a task a conversation gives all before its last
  * answer, which is what verifiers compare with when there is no "answer".
  *
@@ -47,10 +49,26 @@ struct row {
     void *memory;
 };
 
+/* Keys of messages that are there and not read, such as "reasoning_content" or "name", and what was changed in them. */
+#define ROW_UNREAD_KEYS 12
+struct row_unread {
+    struct {
+        char name[40];
+        int64_t n;
+    } keys[ROW_UNREAD_KEYS];
+    int n_keys;
+    int64_t others;         /* of still other names */
+    int64_t bad_arguments;  /* of tool calls: texts that are no JSON, kept as texts */
+};
+
+/* "reasoning_content (12 times), name (3)" as text; empty when all was read. */
+void row_unread_describe(const struct row_unread *u, char *out, size_t size);
+
 struct row_options {
     enum row_kind wanted;           /* what the caller can use; for ROW_CONVERSATION also ROW_TEXT rows are given, as they are */
     const json_t *fields;           /* object of renamed fields, NULL: none */
     bool last_turn_only;            /* only the last assistant message is a target */
+    struct row_unread *unread;      /* counts what is not read; NULL: not counted */
 };
 
 /* Read one row. PLM_EFORMAT says what is missing or wrong ("FILE:LINE: ..." is put in front by the caller): no known fields, an empty

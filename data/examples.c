@@ -169,7 +169,8 @@ static int add_row(struct loader *l, const struct row *row, int64_t times, struc
 
 static int read_source(struct loader *l, const struct example_source *source, int index, struct example_counts *counts, struct plm_status *st)
 {
-    const struct row_options options = {.wanted = ROW_CONVERSATION, .fields = source->fields, .last_turn_only = l->o->last_turn_only};
+    const struct row_options options = {.wanted = ROW_CONVERSATION, .fields = source->fields, .last_turn_only = l->o->last_turn_only,
+                                        .unread = &counts->unread};
     struct row_set set = {0};
     if (!(source->weight > 0 && source->weight <= 1e6))
         return status_set(st, PLM_EINVAL, "the weight of '%s' is %g; expected a number above 0, up to 1e6", source->path, source->weight);

@@ -36,6 +36,7 @@ struct example_counts {
     int64_t no_target;     /* rows dropped: nothing to learn in them */
     int64_t dropped_long;  /* rows dropped: longer than max_len */
     int64_t truncated;     /* rows cut at the end to max_len */
+    struct row_unread unread;
 };
 
 struct example_source {

@@ -9,7 +9,9 @@
 #include <jansson.h>
 
 #include "data/byte_source.h"
+#include "data/file_format.h"
 #include "data/files.h"
+#include "data/json_rows.h"
 #include "data/utf8.h"
 #include "infer/base/log.h"
 
@@ -28,18 +30,20 @@ struct reader {
     /* the open file */
     struct byte_source *source;
     const char *path;
-    bool json, end, discarding; /* discarding: inside a line that is too long */
+    struct json_rows *rows;     /* of a file of rows, instead of the source */
+    bool end;
     bool continued;             /* the text at `begin` goes on a document that was cut */
+    bool delivered;             /* a piece of the document was given */
     int64_t line;               /* of the byte at `begin` */
     char *data;                 /* unread bytes are data[begin, fill) */
     size_t begin, fill, capacity;
     int64_t position;           /* of the source, already added to stats.stored_bytes */
-    /* the record being delivered: the text of a JSON line, in pieces */
-    json_t *record;
+    /* the record being delivered: the text of a row, in pieces */
+    int64_t repaired;           /* characters of earlier rows of the file */
     const char *text;
     size_t text_length, text_begin;
-    char *repaired;             /* what the last document points at when it was repaired */
-    size_t repaired_capacity;
+    char *whole;                /* what the last document points at when it was repaired */
+    size_t whole_capacity;
 };
 
 static int64_t count_lines(const char *text, size_t length)
@@ -89,7 +93,10 @@ int reader_open(struct reader **out, const char *const *paths, int n_paths, cons
 static void close_file(struct reader *r)
 {
     byte_source_close(r->source);
+    json_rows_close(r->rows);
     r->source = NULL;
+    r->rows = NULL;
+    r->text = NULL;
 }
 
 void reader_close(struct reader *r)
@@ -97,9 +104,8 @@ void reader_close(struct reader *r)
     if (!r)
         return;
     close_file(r);
-    json_decref(r->record);
     free(r->data);
-    free(r->repaired);
+    free(r->whole);
     free(r->field);
     file_list_free(&r->files);
     free(r);
@@ -146,29 +152,27 @@ static int fill(struct reader *r, size_t want, struct plm_status *st)
     return PLM_OK;
 }
 
-static bool has_extension(const char *path, const char *extension)
-{
-    size_t n = strlen(path), m = strlen(extension);
-    if (n > 3 && !strcmp(path + n - 3, ".gz"))
-        n -= 3;
-    else if (n > 4 && !strcmp(path + n - 4, ".zst"))
-        n -= 4;
-    return n > m && !memcmp(path + n - m, extension, m);
-}
-
 /* Open the next file; r->source stays NULL when there is none or this one is skipped. */
 static int open_file(struct reader *r, struct plm_status *st)
 {
     r->path = r->files.paths[r->next_file++];
-    int code = byte_source_open(&r->source, r->path, st);
+    bool json;
+    int code = file_holds_json(&json, r->path, r->field, st);
+    if (!code)
+        code = json ? json_rows_open(&r->rows, r->path, st) : byte_source_open(&r->source, r->path, st);
     if (code)
         return code;
     r->stats.files++;
-    r->json = has_extension(r->path, ".jsonl") || has_extension(r->path, ".ndjson");
-    r->end = r->discarding = r->continued = false;
+    r->end = r->continued = r->delivered = false;
     r->begin = r->fill = 0;
     r->line = 1;
-    r->position = 0;
+    r->position = r->repaired = 0;
+    if (json && !file_is_named_json(r->path))
+        log_info("%s: JSON lines by its content; their field \"%s\" is read", r->path, r->field);
+    if (json) {
+        json_rows_limit(r->rows, r->max_line);
+        return PLM_OK;
+    }
     code = fill(r, BINARY_PROBE, st);
     if (code)
         return code;
@@ -215,17 +219,17 @@ static int repair(struct reader *r, const char **text, size_t *length, int64_t l
 {
     if (utf8_valid_prefix(*text, *length) == *length)
         return PLM_OK;
-    if (r->repaired_capacity < 3 * *length) {
-        free(r->repaired);
-        r->repaired_capacity = 3 * *length;
-        r->repaired = malloc(r->repaired_capacity);
-        if (!r->repaired) {
-            r->repaired_capacity = 0;
+    if (r->whole_capacity < 3 * *length) {
+        free(r->whole);
+        r->whole_capacity = 3 * *length;
+        r->whole = malloc(r->whole_capacity);
+        if (!r->whole) {
+            r->whole_capacity = 0;
             return status_no_memory(st, 3 * *length, "a document");
         }
     }
-    *length = utf8_repair(*text, *length, r->repaired, &r->stats.repaired_sequences);
-    *text = r->repaired;
+    *length = utf8_repair(*text, *length, r->whole, &r->stats.repaired_sequences);
+    *text = r->whole;
     note(r, &r->stats.repaired_documents, line, "invalid UTF-8 or NUL replaced by U+FFFD");
     return PLM_OK;
 }
@@ -237,7 +241,8 @@ static void deliver(struct reader *r, const char *text, size_t length, int64_t l
         note(r, &r->stats.empty, line, "empty document; skipped");
         return;
     }
-    *doc = (struct document){text, length, r->path, line};
+    *doc = (struct document){text, length, r->path, line, r->delivered};
+    r->delivered = true;
     r->stats.documents++;
     r->stats.bytes += (int64_t)length;
 }
@@ -281,79 +286,57 @@ static void next_piece(struct reader *r, struct document *doc)
     bool first = r->text_begin == 0;
     r->text_begin += length;
     if (r->text_begin == r->text_length)
-        r->text = NULL; /* the record is freed by the next call: doc points into it */
+        r->text = NULL; /* doc points into the row, which is freed with the next one */
     if (first || !is_blank(text, length))
-        deliver(r, text, length, r->line - 1, doc);
+        deliver(r, text, length, r->line, doc);
 }
 
-/* Parse one JSON line into r->record and r->text. */
-static int parse_line(struct reader *r, const char *text, size_t length, int64_t line, struct plm_status *st)
+/* What the rows repaired since the last look. */
+static void note_repairs(struct reader *r, int64_t line)
 {
-    if (is_blank(text, length))
-        return PLM_OK;
-    int code = repair(r, &text, &length, line, st);
-    if (code)
-        return code;
-    json_error_t error;
-    json_t *record = json_loadb(text, length, JSON_ALLOW_NUL, &error);
-    if (!json_is_object(record)) {
-        char what[256];
-        snprintf(what, sizeof what, "not a JSON object (%s); skipped", record ? "another type" : error.text);
+    const int64_t now = json_rows_repairs(r->rows)->characters;
+    if (now == r->repaired)
+        return;
+    r->stats.repaired_sequences += now - r->repaired;
+    r->repaired = now;
+    note(r, &r->stats.repaired_documents, line, "invalid UTF-8 or NUL replaced by U+FFFD");
+}
+
+/* The text of the next row of a file. */
+static int next_row(struct reader *r, struct plm_status *st)
+{
+    struct plm_status why = {0};
+    json_t *row;
+    int64_t line;
+    const int code = json_rows_next(r->rows, &row, &line, &why);
+    r->stats.stored_bytes += json_rows_position(r->rows) - r->position;
+    r->position = json_rows_position(r->rows);
+    const json_t *value = json_object_get(row, r->field);
+    if (code == PLM_ELIMIT && line > 0) {
+        note(r, &r->stats.long_lines, line, "line above the size limit; skipped");
+    } else if (code == PLM_EFORMAT && line > 0) {
+        char what[400];
+        const char *reason = strstr(why.message, ": ");
+        snprintf(what, sizeof what, "not a JSON object (%s); skipped", reason ? reason + 2 : why.message);
         note(r, &r->stats.bad_json, line, what);
-    } else if (!json_object_get(record, r->field)) {
+    } else if (code) {
+        return status_set(st, why.code, "%s", why.message);
+    } else if (!row) {
+        close_file(r);
+    } else if (!value) {
         note(r, &r->stats.missing_field, line, "the text field is missing (--text-field names another); skipped");
-    } else if (!json_is_string(json_object_get(record, r->field))) {
+    } else if (!json_is_string(value)) {
         note(r, &r->stats.wrong_type, line, "the text field is not a string; skipped");
     } else {
-        const json_t *value = json_object_get(record, r->field);
         r->text = json_string_value(value);
         r->text_length = json_string_length(value);
         r->text_begin = 0;
-        r->record = record;
-        return repair(r, &r->text, &r->text_length, line, st); /* "\u0000" */
+        r->delivered = false;
+        r->line = line;
     }
-    json_decref(record);
+    if (r->rows)
+        note_repairs(r, line);
     return PLM_OK;
-}
-
-/* The next line of a JSONL file. */
-static int next_line(struct reader *r, struct plm_status *st)
-{
-    size_t scanned = 0;
-    for (;;) {
-        const char *text = r->data + r->begin;
-        size_t length = r->fill - r->begin;
-        const char *newline = length > scanned ? memchr(text + scanned, '\n', length - scanned) : NULL;
-        if (newline || (r->end && length > 0)) {
-            length = newline ? (size_t)(newline - text) : length;
-            r->begin += length + (newline != NULL);
-            int64_t line = r->line++;
-            if (r->discarding) {
-                r->discarding = false;
-                return PLM_OK;
-            }
-            if (length > r->max_line) {
-                note(r, &r->stats.long_lines, line, "line above the size limit; skipped");
-                return PLM_OK;
-            }
-            return parse_line(r, text, length, line, st);
-        }
-        if (r->end) {
-            close_file(r);
-            return PLM_OK;
-        }
-        if (length > r->max_line) {
-            if (!r->discarding)
-                note(r, &r->stats.long_lines, r->line, "line above the size limit; skipped");
-            r->discarding = true;
-            r->begin = r->fill;
-            length = 0;
-        }
-        scanned = length;
-        int code = fill(r, length + CHUNK, st);
-        if (code)
-            return code;
-    }
 }
 
 int reader_next(struct reader *r, struct document *doc, struct plm_status *st)
@@ -361,13 +344,12 @@ int reader_next(struct reader *r, struct document *doc, struct plm_status *st)
     *doc = (struct document){0};
     while (!doc->text) {
         int code = PLM_OK;
-        if (r->record && r->text) {
+        if (r->text) {
             next_piece(r, doc);
-        } else if (r->record) {
-            json_decref(r->record);
-            r->record = NULL;
+        } else if (r->rows) {
+            code = next_row(r, st);
         } else if (r->source) {
-            code = r->json ? next_line(r, st) : next_text(r, doc, st);
+            code = next_text(r, doc, st);
         } else if (r->next_file < r->files.n) {
             code = open_file(r, st);
         } else {

@@ -1,7 +1,7 @@
 /* Documents of files and directories: the first station of every text on its way to a model.
  *
- * One file is one document (text, Markdown, source code, anything else), except .jsonl and .ndjson, where one line is one
- * document and one field of it the text. Each may be compressed (.gz, .zst). Directories are walked recursively in name
+ * One file is one document (text, Markdown, source code, anything else), except files of JSON rows (file_format.h: .jsonl, .ndjson, .json
+ * in any case, and what plainly is one), where one row is one document and one field of it the text. Each may be compressed. Directories are walked recursively in name
  * order. A document above `max_document` bytes is cut at a paragraph, a line or a word, so memory is bounded.
  *
  * Dirty text is what users have, so it is counted and reported, not an error: see struct reader_stats. A file that cannot
@@ -9,6 +9,7 @@
 #ifndef DATA_READER_H
 #define DATA_READER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,7 @@ struct document {
     size_t length;     /* bytes */
     const char *path;  /* valid until reader_close */
     int64_t line;      /* first line of the document in the file, from 1 */
+    bool part;         /* it goes on the document before, which was cut */
 };
 
 struct reader_stats {

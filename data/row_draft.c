@@ -1,6 +1,7 @@
 #include "data/row_draft.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,9 @@ static const struct {
     {"assistant", "assistant"}, {"gpt", "assistant"}, {"chatgpt", "assistant"}, {"model", "assistant"}, {"bot", "assistant"}, {"function_call", "assistant"},
     {"tool", "tool"}, {"observation", "tool"}, {"function", "tool"}, {"tool_response", "tool"}, {"ipython", "tool"},
 };
+
+/* What a message can say of its being trained. */
+static const char *const switches[] = {"weight", "train", "trainable", "loss", NULL};
 
 int draft_bad(struct row_draft *d, const char *fmt, ...)
 {
@@ -228,6 +232,23 @@ static int read_content(struct row_draft *d, const json_t *value, const char **t
     return code ? code : draft_join_list(d, text, pieces, "");
 }
 
+/* A tool's call with its arguments as JSON, also when they are a text that holds it; the text stays when it does not. */
+static const json_t *call_with_arguments(struct row_draft *d, const json_t *call)
+{
+    const json_t *arguments = json_object_get(call, "arguments");
+    const char *text = json_string_value(arguments);
+    if (!text)
+        return call;
+    json_t *value = json_loads(text, JSON_DECODE_ANY, NULL), *copy = value ? json_copy((json_t *)call) : NULL;
+    if (!copy || json_object_set_new(copy, "arguments", value) != 0) {
+        if (d->o->unread && !value)
+            d->o->unread->bad_arguments++;
+        json_decref(copy);
+        return call;
+    }
+    return draft_keep(d, copy) ? NULL : copy;
+}
+
 /* Calls of tools are learnt as the JSON of each {"name", "arguments"}, one per line, after the content if there is one. */
 static int add_tool_calls(struct row_draft *d, const json_t *calls, const char **text)
 {
@@ -242,29 +263,75 @@ static int add_tool_calls(struct row_draft *d, const json_t *calls, const char *
     json_array_foreach(calls, i, call) {
         const json_t *function = json_object_get(call, "function");
         const char *line = NULL;
+        const json_t *made = code ? NULL : call_with_arguments(d, function ? function : call);
         if (!code)
-            code = draft_dump(d, &line, function ? function : call);
+            code = made ? draft_dump(d, &line, made) : status_no_memory(d->st, 0, "a row");
         if (!code && json_array_append_new(lines, json_string(line)))
             code = status_no_memory(d->st, 0, "a row");
     }
     return code ? code : draft_join_list(d, text, lines, "\n");
 }
 
-/* "weight": 0, "train": false, "loss": false: an answer that is only read. */
+/* "weight": 0, "train": false, "trainable": false, "loss": false: an answer that is only read. */
 static int read_trained(struct row_draft *d, const json_t *message, bool *trained)
 {
-    static const char *const switches[] = {"weight", "train", "loss"};
     *trained = true;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; switches[i]; i++) {
         const json_t *value = json_object_get(message, switches[i]);
         if (!value || json_is_null(value))
             continue;
         const double weight = json_is_boolean(value) ? json_is_true(value) : json_is_number(value) ? json_number_value(value) : -1;
         if (weight != 0 && weight != 1)
-            return draft_bad(d, "\"%s\" of a message is neither 0 nor 1 nor true nor false", switches[i]);
+            return draft_bad(d, "\"%s\" of a message is neither 0 nor 1 nor true nor false; shares are not known, a source has a weight", switches[i]);
         *trained = *trained && weight == 1;
     }
     return PLM_OK;
+}
+
+static void note_unread(struct row_unread *u, const char *name)
+{
+    int i = 0;
+    while (i < u->n_keys && strncmp(u->keys[i].name, name, sizeof u->keys[i].name - 1) != 0)
+        i++;
+    if (i == ROW_UNREAD_KEYS) {
+        u->others++;
+        return;
+    }
+    if (i == u->n_keys) {
+        const size_t n = strlen(name), most = sizeof u->keys[i].name - 1;
+        memcpy(u->keys[i].name, name, n < most ? n : most); /* the rest is zero */
+        u->n_keys++;
+    }
+    u->keys[i].n++;
+}
+
+void row_unread_describe(const struct row_unread *u, char *out, size_t size)
+{
+    size_t at = 0;
+    *out = 0;
+    for (int i = 0; i < u->n_keys && at < size; i++)
+        at += (size_t)snprintf(out + at, size - at, "%s%s (%lld)", i ? ", " : "", u->keys[i].name, (long long)u->keys[i].n);
+    if (u->others && at < size)
+        snprintf(out + at, size - at, ", others (%lld)", (long long)u->others);
+}
+
+/* Count the keys of a message that mean nothing here. */
+static void count_unread(struct row_draft *d, const json_t *message)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)message, key, value) {
+        bool known = !strcmp(key, "tool_calls") || json_is_null(value);
+        for (int i = 0; switches[i]; i++)
+            known |= !strcmp(key, switches[i]);
+        for (int f = FIELD_ROLE; f <= FIELD_CONTENT; f++) {
+            const char *found;
+            draft_get_from(d, message, (enum row_field)f, &found);
+            known |= found && !strcmp(key, found);
+        }
+        if (!known)
+            note_unread(d->o->unread, key);
+    }
 }
 
 static int read_message(struct row_draft *d, const json_t *message, bool target)
@@ -273,6 +340,8 @@ static int read_message(struct row_draft *d, const json_t *message, bool target)
     bool trained;
     if (!json_is_object(message))
         return draft_bad(d, "expected an object with \"role\" and \"content\"");
+    if (d->o->unread)
+        count_unread(d, message);
     int code = expect_string(d, draft_get_from(d, message, FIELD_ROLE, NULL), draft_name(d, FIELD_ROLE), &name);
     if (code)
         return code;

@@ -123,6 +123,7 @@ struct reason {
 };
 
 struct preview {
+    struct row_unread unread;
     const struct arguments *a;
     struct tokenizer *tokenizer;
     struct encoder *encoder;
@@ -278,13 +279,19 @@ static int read_row(struct preview *p, struct row *row, const json_t *object, st
 {
     static const enum row_kind tried[] = {ROW_PAIR, ROW_LABELLED, ROW_CONVERSATION};
     struct row_options o = {.wanted = p->kind, .fields = p->a->fields, .last_turn_only = p->a->last_turn_only};
+    struct row_unread unread = p->unread;
+    o.unread = &unread;
     int code = PLM_EFORMAT;
     for (int i = 0; i < 3 && !p->known && code == PLM_EFORMAT; i++) {
         o.wanted = tried[i];
+        unread = p->unread; /* only what the reading that fits does not read */
         code = row_read(row, object, &o, st);
     }
     if (p->known)
-        return row_read(row, object, &o, st);
+        code = row_read(row, object, &o, st);
+    p->unread = unread;
+    if (p->known)
+        return code;
     p->known = !code;
     p->kind = o.wanted;
     return code;
@@ -384,6 +391,15 @@ static void show_summary(struct preview *p)
         show_text(stdout, p->reasons[i].text, strlen(p->reasons[i].text));
         putchar('\n');
     }
+    char unread[400];
+    row_unread_describe(&p->unread, unread, sizeof unread);
+    if (*unread) {
+        printf("keys of messages that are not read: ");
+        show_text(stdout, unread, strlen(unread));
+        putchar('\n');
+    }
+    if (p->unread.bad_arguments)
+        printf("%lld tool calls whose arguments are texts that hold no JSON\n", (long long)p->unread.bad_arguments);
     if (p->used == 0)
         return;
     printf("%-16s%10s%8s%8s%8s%8s%8s\n", "", "mean", "min", "50 %", "90 %", "99 %", "max");

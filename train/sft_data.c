@@ -118,6 +118,13 @@ static void report_source(const struct sft_source *s, const struct example_count
     for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++)
         if (left_out[i].n)
             at += snprintf(more + at, sizeof more - (size_t)at, "; %lld %s", (long long)left_out[i].n, left_out[i].what);
+    char unread[400];
+    row_unread_describe(&n->unread, unread, sizeof unread);
+    if (*unread)
+        log_info("%s: keys of messages that are not read: %s", s->path, unread);
+    if (n->unread.bad_arguments)
+        log_warn("%s: the arguments of %lld tool calls are texts that hold no JSON; they are learnt as texts", s->path,
+                 (long long)n->unread.bad_arguments);
     log_info("%s: %lld rows, %lld used, %lld tokens, %lld of them targets%s", s->path, (long long)n->rows, (long long)n->used, (long long)n->tokens,
              (long long)n->targets, more);
 }

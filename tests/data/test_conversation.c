@@ -91,7 +91,14 @@ static void test_conversations(void **state)
          "conversation|system:s\n\nTools that you can call, as JSON:\n[{}]|user:q|*assistant:a"},
         {ROW_CONVERSATION, "{\"messages\": [" U("q") ", {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"1\", \"type\": \"function\", \"function\": "
          "{\"name\": \"f\", \"arguments\": \"{}\"}}, {\"name\": \"g\"}]}], \"tools\": [{\"name\": \"f\"}]}",
-         "conversation|system:Tools that you can call, as JSON:\n[{\"name\":\"f\"}]|user:q|*assistant:{\"name\":\"f\",\"arguments\":\"{}\"}\n{\"name\":\"g\"}"},
+         "conversation|system:Tools that you can call, as JSON:\n[{\"name\":\"f\"}]|user:q|*assistant:{\"name\":\"f\",\"arguments\":{}}\n{\"name\":\"g\"}"},
+        /* arguments as a text of JSON or as JSON are one; a text that is none stays one */
+        {ROW_CONVERSATION, "{\"messages\": [" U("q") ", {\"role\": \"assistant\", \"tool_calls\": [{\"name\": \"f\", \"arguments\": \"{\\\"b\\\": [1, 0.5], \\\"a\\\": null}\"}, "
+         "{\"name\": \"f\", \"arguments\": {\"b\": [1, 0.5], \"a\": null}}, {\"name\": \"f\", \"arguments\": \"{b}\"}]}]}",
+         "conversation|user:q|*assistant:{\"name\":\"f\",\"arguments\":{\"b\":[1,0.5],\"a\":null}}\n{\"name\":\"f\",\"arguments\":{\"b\":[1,0.5],\"a\":null}}\n"
+         "{\"name\":\"f\",\"arguments\":\"{b}\"}"},
+        {ROW_CONVERSATION, "{\"messages\": [" U("q") ", {\"role\": \"assistant\", \"content\": \"a\", \"trainable\": false}, " U("r") ", " A("b") "]}",
+         "conversation|user:q|assistant:a|user:r|*assistant:b"},
         {ROW_CONVERSATION, "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"q\"}, {\"type\": \"text\", \"text\": \"r\"}]}," A("a") "]}",
          "conversation|user:qr|*assistant:a"},
         {ROW_CONVERSATION, "{\"prompt\": \"q\", \"completion\": \"a\"}", "conversation|user:q|*assistant:a"},

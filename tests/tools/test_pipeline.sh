@@ -81,4 +81,35 @@ check "... starts where the first ended" "$python" -c '
 import json
 first = [json.loads(line) for line in open("more/metrics.jsonl")][0]["loss"]
 assert first < 4.2, first'
+
+echo "- rows are rows, whatever the file is called"
+"$python" - <<'PY'
+import gzip, json
+rows = [{"text": f"Row {i} tells of a river.", "id": 2**70 + i, "score": float("nan")} for i in range(30)]
+lines = "".join(json.dumps(r) + "\n" for r in rows)
+open("rows.jsonl", "w").write(lines)
+open("rows.json", "w").write(lines)
+open("ROWS.NDJSON", "w").write("\ufeff" + lines)
+open("rows.txt", "w").write(lines)
+open("array.json", "w").write(json.dumps(rows, indent=2))
+open("one-after-the-other.json", "w").write("\n".join(json.dumps(r, indent=1) for r in rows))
+gzip.open("rows.json.gz", "wt").write(lines)
+open("packed.jsonl", "wb").write(gzip.compress(lines.encode()))
+PY
+for file in rows.jsonl rows.json ROWS.NDJSON rows.txt array.json one-after-the-other.json rows.json.gz packed.jsonl; do
+    check "$file" "$plm" data build --tokenizer tokenizer.json --out "rows/$file" --valid-fraction 0 "$file"
+    check "... its rows" bash -c '"$0" data inspect "rows/$1/train" --tokenizer tokenizer.json --show 30 --bytes 40 | grep -c "tells of a river" | grep -qx 30' "$plm" "$file"
+    check "... for a tokenizer too" bash -c '"$0" tokenizer train --vocab 280 --out rows.tokenizer.json "$1" 2>&1 | grep -qE "^30 documents"' "$plm" "$file"
+done
+printf '\375\067zXZ\000' >packed.jsonl.xz
+reject "another compression" "packed.jsonl.xz' is xz: unpack it first" -- "$plm" data build --tokenizer tokenizer.json --out rows/xz packed.jsonl.xz
+iconv -f UTF-8 -t UTF-16 rows.txt >utf16.txt
+reject "UTF-16" "is UTF-16; convert it" -- "$plm" data build --tokenizer tokenizer.json --out rows/utf16 utf16.txt
+
+echo "- what is held out is whole documents"
+"$python" -c 'for i in range(40): open(f"book-{i:02}.txt", "w").write("".join(f"Book {i} line {j}.\n" for j in range(60)))'
+need "books in pieces" "$plm" data build --tokenizer tokenizer.json --out books --valid-fraction 0.3 --max-document 200 book-*.txt
+side() { "$plm" data inspect "books/$1" --tokenizer tokenizer.json --show 1000 --bytes 300 | grep -oE 'Book [0-9]+ ' | sort -u; }
+check "both sides have some" test "$(side train | wc -l)" -gt 10 -a "$(side valid | wc -l)" -gt 2
+check "no book is on both" test "$( (side train; side valid) | sort | uniq -d | wc -l)" = 0
 finish

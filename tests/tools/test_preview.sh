@@ -60,4 +60,10 @@ reject "empty" "has no rows" -- "$plm" data preview empty.jsonl -t tokenizer.jso
 reject "unknown field" "promt" -- "$plm" data preview chats.jsonl -t tokenizer.json --field promt=x
 echo '{"turn": "{role} <|im_end|>", "end": "<|im_end|>"}' >slotless.json
 reject "template without a slot" "slotless.json: .*has no \{content\}" -- "$plm" data preview chats.jsonl -t tokenizer.json --template slotless.json
+
+echo "- what is not read is named"
+printf '%s\n' '{"messages": [{"role": "user", "content": "q", "name": "x"}, {"role": "assistant", "content": "a", "reasoning_content": "r"}], "score": NaN}' \
+    '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning_content": "s"}], "id": 123456789012345678901234567890}' >unread.jsonl
+check "keys of messages" bash -c '"$0" data preview unread.jsonl --tokenizer "$1" --count 0 >unread.out && grep -q "not read: name (1), reasoning_content (2)" unread.out &&
+    grep -q "2 rows, read as conversations: 2 used, 0 malformed" unread.out' "$plm" "$(ls tokenizer.json */tokenizer.json 2>/dev/null | head -n 1)"
 finish
