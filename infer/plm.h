@@ -155,7 +155,8 @@ struct plm_answer_options {
                                   * numbers, the same text; where votes are equal, the likeliest */
     int max_tokens;              /* of each answer; 0: 512 */
     int context, n_threads;      /* as of a session */
-    const char *chat_template;   /* a file; NULL: the one the model was trained with, when it came with one, or else ChatML */
+    const char *chat_template;   /* a file (Jinja or JSON); NULL: the one the model came with, or else ChatML. One that it
+                                  * came with and that is beyond the Jinja known here is PLM_EUNSUPPORTED, never replaced */
     const char *refine_template; /* a file; NULL: the one the model was trained with, or else the built-in one */
     const struct plm_sampling *sampling; /* NULL: plm_sampling_default() */
     /* NULL allowed: sees every piece of text as it is made, in turn 0 .. refinements of each chain, with 0 bytes when an answer is over. Pieces of

@@ -189,7 +189,7 @@ static int open_all(struct answering *g, struct plm_status *st)
     if (!code)
         code = model_chat_template(&g->chat, g->model, a->template, st);
     if (!code && !a->template)
-        model_chat_template_note(g->model);
+        model_chat_template_note(g->model, g->chat);
     if (!code)
         code = model_refine_template(&g->refine, g->model, a->refine_template, st);
     if (!code && !g->model->tokenizer)

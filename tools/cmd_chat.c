@@ -236,7 +236,7 @@ static int open_template(struct chat *c, struct plm_status *st)
         return status_set(st, PLM_EUNSUPPORTED, "the model came without a tokenizer: put tokenizer.json beside the weights");
     int code = model_chat_template(&c->template, c->model, c->a->template, st);
     if (!code && !c->a->template)
-        model_chat_template_note(c->model);
+        model_chat_template_note(c->model, c->template);
     if (!code)
         code = chat_template_end(c->template, c->model->tokenizer, &c->turn_end, st);
     return code ? code : encoder_create(&c->encoder, c->model->tokenizer, st);

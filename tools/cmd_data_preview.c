@@ -2,10 +2,11 @@
 #include <argp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/examples.h"
-#include "infer/text/refine_template.h"
+#include "infer/model/templates.h"
 #include "tools/arguments.h"
 #include "tools/command.h"
 #include "tools/show_tokens.h"
@@ -24,7 +25,7 @@ struct arguments {
 
 static const struct argp_option options[] = {
     {"tokenizer", 't', "PATH", 0, "tokenizer.json, or a directory that has one (required)", 0},
-    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (JSON: system, turn, end, generation) instead of ChatML", 0},
+    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (Jinja, or JSON: system, turn, end, generation) instead of the one of the tokenizer's directory, or else ChatML", 0},
     {"field", OPT_FIELD, "NAME=OTHER", 0, "the field NAME (prompt, chosen, ...) is called OTHER in this file; may be given several times", 0},
     {"as", OPT_AS, "KIND", 0, "conversation, pair, labelled or task (default: what the first row can be: a pair, labelled, a conversation)", 0},
     {"row", OPT_ROW, "N", 0, "show rows from the N-th on (default 1)", 0},
@@ -413,13 +414,15 @@ int command_data_preview(int argc, char **argv)
     struct arguments a = {.row = 1, .count = 3, .show = {.colour = isatty(STDOUT_FILENO)}};
     argp_parse(&parser, argc, argv, 0, NULL, &a);
     struct preview p = {.a = &a, .known = a.as_given, .kind = a.as, .all = {.name = "tokens"}, .trained = {.name = "trained"}};
+    struct stat info;
+    const bool directory = !a.template && stat(a.tokenizer, &info) == 0 && S_ISDIR(info.st_mode);
     int code = row_fields_check(a.fields, &st);
     if (!code)
         code = tokenizer_open(&p.tokenizer, a.tokenizer, &st);
     if (!code)
         code = encoder_create(&p.encoder, p.tokenizer, &st);
     if (!code)
-        code = chat_template_open(&p.chat, a.template, p.tokenizer, &st);
+        code = directory ? directory_chat_template(&p.chat, a.tokenizer, p.tokenizer, &st) : chat_template_open(&p.chat, a.template, p.tokenizer, &st);
     if (!code && a.refine)
         code = refine_template_open(&p.refine, a.refine_template, &st);
     if (!code)

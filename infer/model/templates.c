@@ -49,14 +49,42 @@ bool model_has_chat_template(const struct plm_model *m)
     return m->chat_template || m->brought.text || m->brought.problem;
 }
 
-void model_chat_template_note(const struct plm_model *m)
+/* Whether two templates make the same of a conversation. */
+static bool render_alike(const struct chat_template *a, const struct chat_template *b, const struct tokenizer *tokenizer)
 {
-    if (m->chat_template)
-        return;
-    if (m->brought.text)
-        log_info("the model is spoken to in the chat template that it brought (%s), not in plm's ChatML", m->brought.where);
-    else
+    const struct chat_message m[] = {{"user", "x", 1, false}, {"assistant", "y", 1, false}, {"user", "z", 1, false}};
+    struct token_list x = {0}, y = {0};
+    struct encoder *e = NULL;
+    const bool same = encoder_create(&e, tokenizer, NULL) == PLM_OK &&
+                      chat_template_render(a, e, m, 3, CHAT_BEGINS, true, &x, NULL, NULL) == PLM_OK &&
+                      chat_template_render(b, e, m, 3, CHAT_BEGINS, true, &y, NULL, NULL) == PLM_OK && x.length == y.length &&
+                      !memcmp(x.data, y.data, x.length * sizeof *x.data);
+    encoder_free(e);
+    free(x.data);
+    free(y.data);
+    return same;
+}
+
+static void log_missing(void *ctx, const char *text, size_t bytes)
+{
+    (void)ctx;
+    log_info("the chat template writes %.*s, which the tokenizer does not have as a token: it is written as plain text", (int)bytes, text);
+}
+
+void model_chat_template_note(const struct plm_model *m, const struct chat_template *t)
+{
+    struct chat_template *other = NULL;
+    if (!m->chat_template && !m->brought.text)
         log_info("the model came without a chat template: ChatML is used; --template FILE gives another");
+    else if (!m->chat_template)
+        log_info("chat template: the model's own, of %s, in place of plm's ChatML", m->brought.where);
+    else if (m->brought.text && (chat_template_from_jinja(&other, m->brought.text, m->brought.bytes, m->tokenizer, m->brought.where, NULL) ||
+                                 !render_alike(t, other, m->tokenizer)))
+        log_warn("chat template: the one the model was trained with (plm_chat_template.json, plm.chat_template); %s has another one, which is not used",
+                 m->brought.where);
+    chat_template_free(other);
+    if (m->tokenizer)
+        chat_template_missing(t, m->tokenizer, log_missing, NULL);
 }
 
 /* Say what is wrong with a template that was brought, show its beginning, and say what to do. */

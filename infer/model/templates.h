@@ -21,8 +21,9 @@ int model_read_templates(struct plm_model *m, const char *path, struct plm_statu
 /* Whether the model came with a chat template of any kind. */
 bool model_has_chat_template(const struct plm_model *m);
 
-/* Log which template is used when none was asked for, where that is not the one the model was trained with here. */
-void model_chat_template_note(const struct plm_model *m);
+/* Log which template is used when none was asked for, where that is not the one the model was trained with here, or where the model's other files have
+ * one that renders differently; and what of t the tokenizer has no tokens for. */
+void model_chat_template_note(const struct plm_model *m, const struct chat_template *t);
 
 /* The file `asked`, or (NULL) the template the model was trained on here, or the one its files brought; ChatML and the built-in refinement template only where there
  * is none. A template that was brought and cannot be used is an error that shows it. */

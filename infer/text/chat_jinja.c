@@ -105,6 +105,7 @@ static int probe(struct chat_template *t, struct plm_status *st)
         copy(t->tail, &one, one.n - last, last);
         copy(t->tail + last, &two, from, next);
         copy(t->tail + last + next, &two, 0, first);
+        t->tail[last + next + first] = 0;
         const struct span between = {t->tail + last, next}, opening = {t->tail + last + next, first};
         code = find_ending(t, (struct span){t->tail, last}, between, st);
         const size_t closed = t->ending.bytes + t->after_end.bytes, bos = t->bos ? strlen(t->bos) : 0;
@@ -130,6 +131,15 @@ void chat_jinja_close(struct chat_template *t)
     jinja_free(t->jinja);
     free(t->where);
     free(t->tail);
+}
+
+void chat_template_missing(const struct chat_template *t, const struct tokenizer *tokenizer, void (*f)(void *ctx, const char *text, size_t bytes),
+                           void *ctx)
+{
+    struct span rest = {t->tail, t->tail ? strlen(t->tail) : 0}, mark = {0};
+    for (; (mark = find_end(rest, NULL)).bytes; rest.bytes -= (size_t)(mark.text + mark.bytes - rest.text), rest.text = mark.text + mark.bytes)
+        if (mark.text[1] == '|' && tokenizer_find(tokenizer, mark.text, mark.bytes) < 0)
+            f(ctx, mark.text, mark.bytes);
 }
 
 /* Every message that says something is seen somewhere. */

@@ -57,6 +57,10 @@ const char *chat_template_jinja_text(const struct chat_template *t);
 /* Id of the token that ends an assistant's turn. PLM_EUNSUPPORTED when the tokenizer does not have "end" as one token. */
 int chat_template_end(const struct chat_template *t, const struct tokenizer *tokenizer, int32_t *id, struct plm_status *st);
 
+/* Call f for every <|...|> that a Jinja template writes around messages and that is no token of the tokenizer: it is written as plain text. */
+void chat_template_missing(const struct chat_template *t, const struct tokenizer *tokenizer, void (*f)(void *ctx, const char *text, size_t bytes),
+                           void *ctx);
+
 /* Growable list of bytes beside a token_list; start with {0}, free(data). */
 struct target_list {
     uint8_t *data;       /* (length) 1: this token is a target */

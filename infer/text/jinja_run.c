@@ -5,7 +5,7 @@
 
 #include "infer/text/jinja_internal.h"
 
-enum { MOST_DEPTH = 400, MOST_STEPS = 20000000, MEMORY = 64 << 20, MEMORY_PER_BYTE = 64 };
+enum { MOST_DEPTH = 400, MOST_STEPS = 3000000, MEMORY = 64 << 20, MEMORY_PER_BYTE = 64 };
 
 struct value run_fail(struct run *r, enum plm_code code, const char *fmt, ...)
 {
@@ -64,6 +64,8 @@ static const struct value *find_variable(const struct run *r, struct name name)
 /* --- expressions --- */
 
 static struct value evaluate(struct run *r, const struct node *x);
+static bool step(struct run *r, const struct node *x);
+static void charge(struct run *r, const struct value *v);
 static void execute(struct run *r, const struct node *x, int *jump);
 
 static void evaluate_arguments(struct run *r, const struct node *list, struct arguments *a)
@@ -76,7 +78,7 @@ static void evaluate_arguments(struct run *r, const struct node *list, struct ar
         const bool named = list->kind == N_GROUP;
         a->names[a->n] = named ? list->name : (struct name){0};
         a->v[a->n] = evaluate(r, named ? list->a : list);
-        a->n++;
+        charge(r, &a->v[a->n++]);
     }
 }
 
@@ -140,6 +142,7 @@ static struct value call(struct run *r, const struct node *x)
     const struct node *what = x->a;
     if (what->kind == N_ATTRIBUTE) {
         a.v[a.n++] = evaluate(r, what->a);
+        charge(r, &a.v[0]);
         evaluate_arguments(r, x->b, &a);
         return r->code ? (struct value){0} : call_method(r, what->name, &a);
     }
@@ -233,6 +236,8 @@ static struct value binary(struct run *r, const struct node *x)
     const struct value a = evaluate(r, x->a), b = evaluate(r, x->b);
     const char op = x->op[0];
     bool is = false;
+    charge(r, &a);
+    charge(r, &b);
     if (r->code)
         return (struct value){0};
     if (op == '~') {
@@ -261,6 +266,7 @@ static struct value apply(struct run *r, const struct node *x)
 {
     struct arguments a = {.n = 1};
     a.v[0] = evaluate(r, x->a);
+    charge(r, &a.v[0]);
     evaluate_arguments(r, x->b, &a);
     if (r->code)
         return (struct value){0};
@@ -312,6 +318,12 @@ static struct value evaluate_kind(struct run *r, const struct node *x)
         return value_true(&a) ? evaluate(r, x->b) : x->c ? evaluate(r, x->c) : (struct value){0};
     default: return run_fail(r, PLM_EINTERNAL, "not an expression");
     }
+}
+
+/* Work on long texts counts as steps, too. */
+static void charge(struct run *r, const struct value *v)
+{
+    r->steps += v->type == V_STRING || v->type == V_LIST ? (int64_t)(v->n / 64) : 0;
 }
 
 /* One step; false ends the run. */
@@ -412,7 +424,7 @@ static void execute_for(struct run *r, const struct node *x, int *outer)
     if (x->d && !r->code)
         items = chosen(r, x, items);
     struct loop *loop = run_alloc(r, 1, sizeof *loop);
-    for (size_t i = 0; i < items.n && !r->code && jump != JUMP_BREAK; i++) {
+    for (size_t i = 0; i < items.n && jump != JUMP_BREAK && step(r, x); i++) {
         jump = 0;
         *loop = (struct loop){items.u.list, items.n, i};
         set_variable(r, (struct name){"loop", 4}, (struct value){V_LOOP, 0, {.loop = loop}});

@@ -63,12 +63,28 @@ import json, sys
 first, last = ([m["loss"] for m in map(json.loads, open(f"{run}/metrics.jsonl")) if "loss" in m] for run in (f"from-{sys.argv[1]}", "run"))
 assert first[0] < last[-1] + 0.7 < last[0], (first, last)' $start
 done
+"$python" -c 'import json; print(json.load(open("hf/tokenizer_config.json"))["chat_template"])' >own.jinja
 sed 's/assistant/helper/g' hf/tokenizer_config.json >other.json
 cp -r hf hf-other && mv other.json hf-other/tokenizer_config.json
 need "another chat template" "$plm" export hf-other --out other.gguf
 check "... goes into the GGUF file" grep -q 'You are a helpful helper' other.gguf
 need "... and on" "$plm" import other.gguf back
 check "... into the directory" grep -q 'You are a helpful helper' back/tokenizer_config.json
+need "... chat speaks it" bash -c 'echo hi | "$0" chat other.gguf -n 2 --temperature 0 2>&1 >/dev/null | grep -F "own, of tokenizer.chat_template"' "$plm"
+"$python" - <<'PY'
+import json
+c = json.load(open("hf-other/tokenizer_config.json"))
+c["chat_template"] = [{"name": "tool_use", "template": "{% no %}"},
+                      {"name": "default", "template": "{% for m in messages %}{{ m.role | center(9) }}{% endfor %}"}]
+json.dump(c, open("hf-other/tokenizer_config.json", "w"))
+PY
+reject "a chat template that is not known" "model brought cannot be used: hf-other/tokenizer_config.json, template default: line 1: the filter 'center'" \
+    'it begins "\{% for m in' "--template FILE" -- "$plm" chat hf-other -n 1
+reject "... nor answered with" "the filter 'center'" -- "$plm" answer hf-other --question hi -n 1
+need "... but given another one" bash -c 'echo hi | "$0" chat hf-other -n 1 --template own.jinja' "$plm" 2>/dev/null
+need "... or without one" "$plm" generate hf-other --prompt hi -n 1
+need "... and carried on" "$plm" export hf-other --out unknown.gguf
+check "... as it is" grep -qF 'm.role | center(9)' unknown.gguf
 
 echo "- what is wrong is refused"
 reject "export over a directory" "'hf' is there and not an empty directory" -- "$plm" export run --format hf --out hf

@@ -40,6 +40,24 @@ echo '{"turn": "{role}: {content}<|im_end|>\n", "end": "<|im_end|>"}' >template.
 preview chats.jsonl --count 1 --template template.json >out
 shows "template" 'assistant: ⟦one<|im_end|>⟧' 'user: Say'
 check "... without a system message" test -z "$(grep -F helpful out)"
+mkdir brought && cp tokenizer.json brought
+cat >brought/chat_template.jinja <<'JINJA'
+{%- for m in messages %}
+    {%- if m.role == 'assistant' %}
+        {{- '<bot> ' + m.content | trim + '<|im_end|>' }}
+    {%- else %}
+        {{- '<you> ' + m.content + '<|im_end|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<bot> ' }}{% endif %}
+JINJA
+"$plm" data preview chats.jsonl --tokenizer brought --count 1 >out
+shows "the template of a directory" '<you> Say <|im_end|>.<|im_end|><bot> ⟦one<|im_end|>⟧<you> Again.<|im_end|><bot> ⟦two<|im_end|>⟧'
+preview chats.jsonl --count 1 --template brought/chat_template.jinja >again
+check "... is that of the file" cmp out again
+echo '{{ messages | wordwrap }}' >brought/chat_template.jinja
+reject "a template that is not known" "chat template that the model brought cannot be used: brought/chat_template.jinja: line 1: the filter 'wordwrap'" \
+    'begins "\{\{ messages' -- "$plm" data preview chats.jsonl --tokenizer brought
 
 echo '[{"instruction": "Sum?", "text": "right", "decoded": "wrong"}, {"instruction": "Sum?", "text": "same", "decoded": "same"}]' >pairs.json
 preview pairs.json --field prompt=instruction --field chosen=text --field rejected=decoded --refine >out

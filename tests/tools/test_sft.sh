@@ -184,4 +184,28 @@ check "no checkpoint was left behind" test "$(find refused -name 'step-*' | wc -
 reject "other data in the same run" "another configuration" -- "${sft[@]}" --set phases.0.sources.0.path=prompts.jsonl
 logged "malformed rows left out on demand" "broken.jsonl: 1 rows, 1 used, .*; 1 malformed, left out" "${sft[@]}" --set 'eval={}' --set run_dir=skipped --set phases.0.epochs=0.5 \
     --set phases.1.steps=2 --set phases.0.skip_bad=true --set 'phases.0.sources.0={"path": "broken.jsonl"}'
+echo "- a chat template in Jinja"
+need "a directory of another program" "$plm" export base --format hf --out brought
+rm -f brought/plm_chat_template.json
+echo '{"turn": "{role}: {content}<|im_end|>", "end": "<|im_end|>"}' >own.json
+cat >brought/chat_template.jinja <<'JINJA'
+{%- for m in messages %}
+    {{- '<you> ' if m.role == 'user' else '<bot> ' }}{{ m.content | trim }}<|im_end|>
+{% endfor %}
+{%- if add_generation_prompt %}{{ '<bot> ' }}{% endif %}
+JINJA
+short=(--set 'model={"path": "brought"}' --set 'phases=[{"name": "one", "steps": 2, "batch_rows": 2, "peak": 1e-3, "sources": [{"path": "prompts.jsonl"}]}]')
+need "is trained with" "${sft[@]}" --set run_dir=jinja "${short[@]}" --set eval.every_steps=0
+check "... and kept" "$python" -c '
+import json, glob
+kept = json.load(open(max(glob.glob("jinja/step-*")) + "/plm_chat_template.json"))
+assert kept["jinja"] == open("brought/chat_template.jinja").read(), kept'
+need "... and exported" "$plm" export jinja --format hf --out jinja-hf
+check "... as it was" "$python" -c '
+import json
+assert json.load(open("jinja-hf/tokenizer_config.json"))["chat_template"] == open("brought/chat_template.jinja").read()'
+need "... and used" bash -c 'echo "the river is" | "$0" chat jinja -n 3 --temperature 0' "$plm"
+echo '{% for m in messages %}{{ m.content | center(9) }}{% endfor %}' >brought/chat_template.jinja
+reject "one that is not known" "the filter 'center'" '"template" in the configuration' -- "${sft[@]}" --set run_dir=no "${short[@]}"
+need "... is no matter when another is configured" "${sft[@]}" --set run_dir=configured "${short[@]}" --set eval.every_steps=0 --set template=own.json
 finish
