@@ -23,7 +23,7 @@ static int read_sizes(const struct gguf *g, uint64_t *n_tokens, uint64_t *n_merg
         n_types = *n_tokens;
     else if (!code)
         code = gguf_get_array(g, "tokenizer.ggml.token_type", GGUF_I32, &n_types, st);
-    if (!code)
+    if (!code && gguf_has(g, "tokenizer.ggml.merges"))
         code = gguf_get_array(g, "tokenizer.ggml.merges", GGUF_STRING, n_merges, st);
     if (code)
         return code;
@@ -143,6 +143,15 @@ static int finish(struct tokenizer *t, const struct gguf *g, int32_t n, struct p
     return code;
 }
 
+/* Bytes alone need no merges, and some writers leave out a list that is empty. */
+static int check_merges(const struct vocabulary *v, const struct gguf *g, struct plm_status *st)
+{
+    for (int32_t i = 0; i < v->n && !gguf_has(g, "tokenizer.ggml.merges"); i++)
+        if (v->token[i] && v->length[i] > 1)
+            return status_set(st, PLM_EFORMAT, "tokenizer.ggml.merges is missing, but there are tokens of several bytes (%d is one)", (int)i);
+    return PLM_OK;
+}
+
 static int read_merges(struct vocabulary *v, const struct gguf *g, uint64_t n, struct plm_status *st)
 {
     for (uint64_t i = 0; i < n; i++) {
@@ -197,6 +206,8 @@ int gguf_read_tokenizer(struct tokenizer **out, const struct gguf *g, struct plm
                                           : status_no_memory(st, bytes + n_tokens * sizeof *specials.list, "special tokens");
     if (!code)
         code = read_tokens(&v, &specials, false, g, st);
+    if (!code)
+        code = check_merges(&v, g, st);
     if (!code)
         code = read_tokens(&v, &specials, true, g, st);
     if (!code)
