@@ -214,7 +214,7 @@ static void the_root_is_empty(void **state)
 {
     (void)state;
     if (confine == CHILD_WEAK)
-        skip();
+        return;
     struct sandbox_result r;
     const struct sandbox_limits l = quick(60);
     char cwd[400], script[1200];
@@ -278,8 +278,8 @@ static void memory_is_limited_as_a_whole(void **state)
     struct plm_status st = {0};
     l.paths = paths;
     l.child.memory_bytes = 160 << 20;
-    if (RUNS_UNDER_SANITIZER)
-        skip(); /* which reserve terabytes */
+    if (RUNS_UNDER_SANITIZER) /* which reserve terabytes; and skip() would leave a copy of the test */
+        return;
     if (sandbox_run(&r, &p, &l, &st))
         fail_msg("%s", st.message);
     assert_null(strstr(r.output, "ATE ALL"));
@@ -544,6 +544,7 @@ static void limits_hold_without_namespaces(void **state)
     (void)state;
     static void (*const checks[])(void **) = {less_is_refused,
                                               says_what_is_missing,
+                                              it_dies_with_its_owner,
                                               programs_run_to_their_end,
                                               the_environment_is_empty,
                                               time_is_limited,

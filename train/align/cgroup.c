@@ -1,13 +1,17 @@
 #include "train/align/cgroup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define PREFIX "plm-child-" /* and the owner's process, and a number */
 
 /* The directory of this process's own group in a hierarchy (version 2, or the memory controller's of version 1). */
 static bool own_group(int version, char path[400])
@@ -60,12 +64,29 @@ static bool put(const struct cgroup *g, const char *file, long long value)
     return ok;
 }
 
+/* Groups of owners that were killed: empty ones, which is all that can be removed. */
+static void remove_stale(const char *parent)
+{
+    DIR *d = opendir(parent);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        long owner;
+        char end;
+        if (sscanf(e->d_name, PREFIX "%ld-%*u%c", &owner, &end) == 1 && owner > 0 && kill((pid_t)owner, 0) && errno == ESRCH)
+            unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR);
+    }
+    if (d)
+        closedir(d);
+}
+
 static bool make_below(struct cgroup *g, int version, const char *parent, int64_t memory_bytes, int processes)
 {
     static atomic_uint serial;
+    static atomic_bool cleaned[3]; /* per version */
+    if (!atomic_exchange(&cleaned[version], true))
+        remove_stale(parent);
     char procs[600];
     const int n =
-        snprintf(g->path, sizeof g->path, "%s/plm-%ld-%u", parent, (long)getpid(), atomic_fetch_add(&serial, 1));
+        snprintf(g->path, sizeof g->path, "%s/" PREFIX "%ld-%u", parent, (long)getpid(), atomic_fetch_add(&serial, 1));
     if (n >= (int)sizeof g->path || mkdir(g->path, 0755)) {
         *g = (struct cgroup){.procs = -1};
         return false;

@@ -124,6 +124,7 @@ static bool launch(struct child *c, struct start *s, struct way way, uint32_t ui
                                .envp = s->e.variables,
                                .fds = {s->ends[0], s->ends[1], s->ends[2]},
                                .n_fds = 3 + o->n_extra,
+                               .outlives = o->outlives,
                                .confine = o->confine != CHILD_FREE,
                                .weak = o->confine == CHILD_WEAK,
                                .namespaces = way.namespaces,
@@ -226,6 +227,18 @@ int child_input(const char *input, size_t n, int *fd, struct plm_status *st)
     return PLM_OK;
 }
 
+/* Descendants of a child that has no process namespace do not end with it when we are killed: a shell waits for the end of a pipe
+ * that only we hold, and ends what is left of the child's group, which none of them can leave. */
+static int keeper_start(struct child *c, struct plm_status *st)
+{
+    char group[16];
+    snprintf(group, sizeof group, "%ld", (long)c->pid);
+    const char *const argv[] = {"/bin/sh", "-c", "read x; kill -s KILL -- -$0; rm -rf -- \"$1\"", group, c->scratch.path, NULL};
+    const struct child_options o = {.argv = argv, .input = -1, .outlives = true};
+    c->keeper = calloc(1, sizeof *c->keeper);
+    return c->keeper ? child_start(c->keeper, &o, st) : status_no_memory(st, sizeof *c->keeper, "a keeper of a child");
+}
+
 int child_start(struct child *c, const struct child_options *o, struct plm_status *st)
 {
     int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}};
@@ -252,6 +265,8 @@ int child_start(struct child *c, const struct child_options *o, struct plm_statu
         c->counted = o->count_memory && cgroup_make(&c->group, o->limits.memory_bytes, o->limits.processes);
     if (!code)
         code = launch_best(c, &s, st);
+    if (!code && *c->scratch.path)
+        code = keeper_start(c, st);
     free(s.stack);
     free(s.e.variables);
     c->in = pipes[0][1], c->out = pipes[1][0], c->err = pipes[2][0];
@@ -318,8 +333,13 @@ void child_kill(const struct child *c)
 void child_stop(struct child *c, int *status)
 {
     int ended = -1;
+    child_kill(c);
+    if (c->keeper) { /* while the number of its group is still ours */
+        child_stop(c->keeper, NULL);
+        free(c->keeper);
+        c->keeper = NULL;
+    }
     if (c->pid > 0) {
-        child_kill(c);
         while (waitpid(c->pid, &ended, 0) < 0)
             if (errno != EINTR) {
                 ended = -1;

@@ -49,6 +49,7 @@ struct child_options {
     bool count_memory; /* confined: limit the memory of all its processes together, by a control group where that can be
                         */
     struct child_limits limits;
+    bool outlives;              /* free: not killed when the thread that started it dies */
     int input;                  /* a descriptor to read from; -1: a pipe, see child.in */
     int n_extra, extra[CHILD_EXTRA]; /* more descriptors of the caller's, which become 3, 4, ... */
 };
@@ -60,6 +61,7 @@ struct child {
     unsigned missing;       /* guards (a set of enum child_guard) that were asked for and not to be had */
     bool counted;           /* a control group limits the memory of all its processes */
     struct child_limits limits;
+    struct child *keeper;   /* confined, without a process namespace: ends its descendants when we are killed */
     struct scratch scratch; /* confined, without namespaces: its working directory */
     struct cgroup group;
 };

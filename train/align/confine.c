@@ -128,8 +128,10 @@ int confine_and_exec(void *plan)
         if (s != SIGKILL && s != SIGSTOP)
             sigaction(s, &fallback, NULL);
     setsid();
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (!p->outlives)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (p->confine)
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (p->user_namespace &&
         !(write_file("/proc/self/setgroups", "deny", 4) && write_map("/proc/self/uid_map", p->outer_uid) &&
           write_map("/proc/self/gid_map", p->outer_gid)))

@@ -10,6 +10,7 @@ struct confine_plan {
     char *const *argv, *const *envp;
     int fds[3 + CHILD_EXTRA];     /* become 0, 1, 2, ... */
     int n_fds;
+    bool outlives;                /* does not die with the thread that starts it */
     bool confine, weak;           /* weak: what this machine does not give is left out, and said in `missing` */
     bool namespaces, user_namespace; /* what clone was asked for */
     uint32_t uid;                 /* user and group to become; 0: stay */

@@ -257,6 +257,7 @@ APPLY["state"] = lambda x: tuple(vars(x).items())
 
 side = AnswerSide(3, 4)
 os.register_at_fork(after_in_child=side.leave)
+sys.setrecursionlimit(sys.getrecursionlimit() + 20)  # this file's own part of the stack
 main = sys.modules["__main__"].__dict__
 for name in [n for n in main if n[:2] != "__"]:
     del main[name]
