@@ -39,8 +39,16 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         }
         return 0;
     }
+    case ARGP_KEY_SUCCESS:
+        if (!o->cache_policy || !strcmp(o->cache_policy, "full")) {
+            if (o->cache_budget || o->cache_share)
+                argp_error(state, "--cache-budget has no effect without a --cache-policy (streaming, h2o, d2o or d2o+count)");
+            if (o->cache_batch > 1)
+                argp_error(state, "--cache-batch has no effect without a --cache-policy (streaming, h2o, d2o or d2o+count)");
+        }
+        return 0;
     case ARGP_KEY_END:
-        if (o->cache_policy && o->cache_budget == 0 && o->cache_share == 0)
+        if (o->cache_policy && strcmp(o->cache_policy, "full") != 0 && o->cache_budget == 0 && o->cache_share == 0)
             o->cache_share = 0.2; /* the budget D2O was published with */
         return 0;
     default: return ARGP_ERR_UNKNOWN;

@@ -61,7 +61,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'k': a->refinements = (int)argument_range(state, "refinements", arg, 1, 1000); return 0;
     case 'p': a->parallel = (int)argument_range(state, "parallel", arg, 1, 1 << 16); return 0;
     case OPT_VERIFIER: a->verifier = arg; return 0;
-    case OPT_SET: text_list_argument(&a->set, arg, "set", false, state); return 0;
+    case OPT_SET: text_list_argument(&a->set, arg, "set", TEXT_ANY, state); return 0;
     case OPT_ACCEPT: a->accept = true; return 0;
     case OPT_OUT: a->out = arg; return 0;
     case OPT_LIMIT: a->limit = argument_range(state, "limit", arg, 0, INT64_MAX); return 0;

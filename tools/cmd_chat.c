@@ -4,20 +4,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#ifdef HAVE_LIBEDIT
-#include <editline/readline.h>
-#endif
 
 #include "infer/model/templates.h"
 #include "tools/arguments.h"
 #include "tools/cache_options.h"
 #include "tools/command.h"
 #include "tools/interrupt.h"
+#include "tools/message_input.h"
 #include "tools/open_model.h"
 #include "tools/refined_chat.h"
 #include "tools/sampling_options.h"
 #include "tools/stop_text.h"
 #include "tools/text_list.h"
+#include "tools/text_stream.h"
 
 struct arguments {
     const char *model, *system, *session_file, *template;
@@ -72,7 +71,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 's': a->system = arg; return 0;
     case OPT_TEMPLATE: a->template = arg; return 0;
     case 'n': a->n = argument_range(state, "tokens", arg, -1, INT32_MAX); a->n += a->n < 0; return 0;
-    case OPT_STOP: text_list_argument(&a->stops, arg, "stop", true, state); return 0;
+    case OPT_STOP: text_list_argument(&a->stops, arg, "stop", TEXT_ESCAPED, state); return 0;
     case OPT_LOOKUP: a->session.lookup = (int)argument_range(state, "lookup", arg, 0, MOST_DRAFTED); return 0;
     case OPT_SESSION: a->session_file = arg; return 0;
     case OPT_REFINE: a->refinements = (int)argument_range(state, "refine", arg, 0, 1000); return 0;
@@ -94,7 +93,8 @@ static const struct argp_child children[] = {{&sampling_argp, 0, "Sampling:", 1}
 
 static const struct argp parser = {options, parse, "MODEL",
     "Talk with a model in the chat template it came with, or else ChatML. " MODEL_HELP " The answer appears as it is made; Ctrl-C stops it, Ctrl-D or /exit ends the conversation, "
-    "/reset starts a new one. Messages come from the terminal (with line editing and history) or, line by line, from a pipe.\v"
+    "/reset starts a new one. Messages come from the terminal (with line editing and history; pasted lines are one message) or, line by line, from a pipe; "
+    "\"\"\" begins and ends a message of several lines. Without --seed each conversation has its own seed, which is shown.\v"
     "Example: plm chat model-q8_0.gguf --system 'Answer briefly.'", children, 0, 0};
 
 struct chat {
@@ -106,6 +106,7 @@ struct chat {
     struct token_list tokens; /* what is appended next */
     int32_t turn_end;         /* ends an answer */
     bool open;                /* the last answer was cut off before it ended */
+    struct text_stream out;
     struct refined_chat refined; /* in place of the session, when answers are refined or chosen */
 };
 
@@ -122,11 +123,11 @@ static int add_message(struct chat *c, const char *message, struct plm_status *s
     return code ? code : chat_template_render(c->template, c->encoder, messages + !own_system, 1 + own_system, begin, true, &c->tokens, NULL, st);
 }
 
-static void show(struct stop_text *t, size_t n)
+static int show(struct chat *c, struct stop_text *t, size_t n, struct plm_status *st)
 {
-    fwrite(t->data, 1, n, stdout);
-    fflush(stdout);
+    const int code = text_stream_put(&c->out, stdout, t->data, n, st);
     stop_text_drop(t, n);
+    return code;
 }
 
 /* One token of an answer, which is in the sequence. *done: it was the last. */
@@ -138,9 +139,7 @@ static int take(struct chat *c, struct stop_text *t, int32_t token, bool *done, 
     const size_t n = plm_token_bytes(c->model, token, true, &bytes);
     const bool hidden = plm_token_bytes(c->model, token, false, &bytes) == 0;
     const int code = *done ? PLM_OK : stop_text_add(t, bytes, n, hidden, done, st);
-    if (!code)
-        show(t, *done ? t->length : stop_text_certain(t));
-    return code;
+    return code ? code : show(c, t, *done ? t->length : stop_text_certain(t), st);
 }
 
 static int answer(struct chat *c, struct plm_status *st)
@@ -167,66 +166,45 @@ static int answer(struct chat *c, struct plm_status *st)
             plm_session_truncate(c->session, before + i, NULL);
         made += (int64_t)i;
     }
-    if (text.data)
-        show(&text, text.length);
+    if (!code && text.data)
+        code = show(c, &text, text.length, st);
+    if (!code)
+        code = text_stream_end(&c->out, stdout, st);
     interrupt_release();
     stop_text_free(&text);
-    putchar('\n');
-    fflush(stdout);
-    return code;
+    return code ? code : text_stream_put(&c->out, stdout, "\n", 1, st);
 }
 
-/* A line, malloc'ed, without its end; NULL at the end of the input. */
-static char *read_message(bool terminal)
+/* One message: a command, or something to answer. */
+static int take_message(struct chat *c, const char *message, struct plm_status *st)
 {
-#ifdef HAVE_LIBEDIT
-    if (terminal) {
-        char *line = readline("> ");
-        if (line && *line)
-            add_history(line);
-        return line;
+    if (!strcmp(message, "/reset")) {
+        refined_chat_reset(&c->refined);
+        return c->session ? plm_session_truncate(c->session, 0, st) : PLM_OK;
     }
-#endif
-    char *line = NULL;
-    size_t capacity = 0;
-    if (terminal) {
-        fputs("> ", stdout);
-        fflush(stdout);
-    }
-    ssize_t n = getline(&line, &capacity, stdin);
-    if (n < 0) {
-        free(line);
-        return NULL;
-    }
-    line[strcspn(line, "\r\n")] = 0;
-    return line;
+    int code = c->session ? add_message(c, message, st) : refined_chat_answer(&c->refined, message, st);
+    if (!code && c->session)
+        code = answer(c, st);
+    if (code != PLM_ELIMIT)
+        return code;
+    printf("(the conversation has filled the context of %d tokens: /reset starts a new one)\n",
+           c->a->session.context ? c->a->session.context : plm_model_context_length(c->model));
+    return PLM_OK;
 }
 
 static int converse(struct chat *c, struct plm_status *st)
 {
-    const bool terminal = isatty(STDIN_FILENO);
-    int code = PLM_OK;
-    for (char *line; !code && (line = read_message(terminal)); free(line)) {
-        if (!strcmp(line, "/exit")) {
-            free(line);
-            break;
-        }
-        if (!strcmp(line, "/reset")) {
-            refined_chat_reset(&c->refined);
-            code = c->session ? plm_session_truncate(c->session, 0, st) : PLM_OK;
-            continue;
-        }
-        if (!*line)
-            continue;
-        code = c->session ? add_message(c, line, st) : refined_chat_answer(&c->refined, line, st);
-        if (!code && c->session)
-            code = answer(c, st);
-        if (code == PLM_ELIMIT) {
-            printf("(the conversation has filled the context of %d tokens: /reset starts a new one)\n",
-                   c->a->session.context ? c->a->session.context : plm_model_context_length(c->model));
-            code = PLM_OK;
-        }
+    struct message_input *in;
+    char *message = NULL;
+    int code = message_input_open(&in, st);
+    while (!code && !(code = message_input_next(in, &message, st)) && message && strcmp(message, "/exit") != 0) {
+        if (*message)
+            code = take_message(c, message, st);
+        free(message);
+        message = NULL;
     }
+    free(message);
+    message_input_close(in);
     return code;
 }
 
@@ -251,6 +229,9 @@ static int load(struct chat *c, struct plm_status *st)
     int code = plm_session_load(c->session, c->a->session_file, st);
     const int32_t *tokens = plm_session_tokens(c->session, &n);
     c->open = !code && n > 0 && tokens[n - 1] != c->turn_end;
+    if (!code && n > 0 && c->a->system)
+        fprintf(stderr, "note: --system cannot change a conversation that has begun ('%s'): it goes on with the system message it has\n",
+                c->a->session_file);
     return code;
 }
 
@@ -273,6 +254,7 @@ int command_chat(int argc, char **argv)
     struct plm_status st = {0};
     struct chat c = {.a = &a};
     argp_parse(&parser, argc, argv, 0, NULL, &a);
+    sampling_seed_random(&a.sampling);
     char path[PATH_MAX] = "";
     int code = open_model(&c.model, a.model, path, &st);
     if (!code)

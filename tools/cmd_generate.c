@@ -11,6 +11,7 @@
 #include "tools/arguments.h"
 #include "tools/cache_options.h"
 #include "tools/command.h"
+#include "tools/exit_status.h"
 #include "tools/generation.h"
 #include "tools/interrupt.h"
 #include "tools/open_model.h"
@@ -27,18 +28,19 @@ struct arguments {
     struct generation_options generation;
 };
 
-enum { OPT_JSON = 256, OPT_IGNORE_EOS, OPT_SPECIAL, OPT_STOP, OPT_LOGPROBS, OPT_CHOICE, OPT_CHOICES, OPT_SAMPLES, OPT_SESSION, OPT_LOOKUP };
+enum { OPT_JSON = 256, OPT_IGNORE_EOS, OPT_SPECIAL, OPT_STOP, OPT_LOGPROBS, OPT_CHOICE, OPT_CHOICES, OPT_SAMPLES, OPT_SESSION, OPT_LOOKUP, OPT_PROMPT_FILE };
 
 static const struct argp_option options[] = {
     {"prompt", 'p', "TEXT", 0, "the text to continue (required); may be given several times, one after the other", 0},
+    {"prompt-file", OPT_PROMPT_FILE, "FILE", 0, "the same, from a file, or with - from standard input; one newline at its end is not part of it", 0},
     {"tokens", 'n', "N", 0, "generate at most N tokens (default 128); 0 or -1: without end, until Ctrl-C or a full context", 0},
     {"stop", OPT_STOP, "TEXT", 0, "end before this text, \\n is a newline; may be given several times", 0},
     {"samples", OPT_SAMPLES, "N", 0, "N continuations of each prompt, generated as one batch (default 1)", 0},
     {"lookup", OPT_LOOKUP, "N", 0, "draft up to N tokens from earlier text and verify them together: the same text, "
                                  "sooner where it repeats (default 0)", 0},
     {"logprobs", OPT_LOGPROBS, "K", 0, "the log-probability of every token, and of the K likeliest beside it", 0},
-    {"choice", OPT_CHOICE, "TEXT", 0, "generate nothing: print the log-probability of this continuation; may be given several times", 0},
-    {"choices", OPT_CHOICES, "FILE", 0, "the same for every line of FILE", 0},
+    {"choice", OPT_CHOICE, "TEXT", 0, "generate nothing: print the log-probability of this continuation, which is taken as it stands (\\n is a backslash and an n); may be given several times", 0},
+    {"choices", OPT_CHOICES, "FILE", 0, "the same for every line of FILE, as it stands", 0},
     {"session", OPT_SESSION, "FILE", 0, "keep the cache there: what the prompt has in common with it is not computed again", 0},
     {"threads", 't', "N", 0, "threads; 0: one per processor (default)", 0},
     {"json", OPT_JSON, 0, 0, "print one JSON object per prompt, with text, token ids and timings, instead of the text", 0},
@@ -51,7 +53,7 @@ static void check_combinations(const struct arguments *a, struct argp_state *sta
 {
     const struct generation_options *g = &a->generation;
     if (!a->model || a->prompts.n == 0)
-        argp_error(state, "MODEL and --prompt are required");
+        argp_error(state, "MODEL and --prompt (or --prompt-file) are required");
     if (g->lookup && (g->samples > 1 || a->session.cache_policy))
         argp_error(state, "--lookup is for one sample and the full cache: leave out --samples and --cache-policy");
     if (a->choices.n && (g->samples > 1 || g->lookup || a->session_file || a->stops.n || g->logprobs >= 0 || a->session.cache_policy ||
@@ -66,17 +68,21 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     struct plm_status st = {0};
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = &g->sampling, state->child_inputs[1] = &a->session; return 0;
-    case 'p': text_list_argument(&a->prompts, arg, "prompt", false, state); return 0;
+    case 'p': text_list_argument(&a->prompts, arg, "prompt", TEXT_ANY, state); return 0;
+    case OPT_PROMPT_FILE:
+        if (text_list_read_whole(&a->prompts, arg, &st))
+            argp_failure(state, STATUS_ERROR, 0, "error: %s", st.message);
+        return 0;
     case 'n': g->max_tokens = argument_range(state, "tokens", arg, -1, INT32_MAX); g->max_tokens += g->max_tokens < 0; return 0;
     case 't': a->session.n_threads = argument_whole(state, "threads", arg); return 0;
-    case OPT_STOP: text_list_argument(&a->stops, arg, "stop", true, state); return 0;
+    case OPT_STOP: text_list_argument(&a->stops, arg, "stop", TEXT_ESCAPED, state); return 0;
     case OPT_SAMPLES: g->samples = (int)argument_range(state, "samples", arg, 1, 1024); return 0;
     case OPT_LOOKUP: g->lookup = (int)argument_range(state, "lookup", arg, 0, 64); return 0;
     case OPT_LOGPROBS: g->logprobs = (int)argument_range(state, "logprobs", arg, 0, 100); return 0;
-    case OPT_CHOICE: text_list_argument(&a->choices, arg, "choice", true, state); return 0;
+    case OPT_CHOICE: text_list_argument(&a->choices, arg, "choice", TEXT_RAW, state); return 0;
     case OPT_CHOICES:
         if (text_list_read(&a->choices, arg, &st))
-            argp_failure(state, 1, 0, "error: %s", st.message);
+            argp_failure(state, STATUS_ERROR, 0, "error: %s", st.message);
         return 0;
     case OPT_SESSION: a->session_file = arg; return 0;
     case OPT_JSON: a->json = true; return 0;
@@ -197,8 +203,10 @@ static void print_text(const struct generation *g)
         const size_t k = (size_t)(g->o->logprobs > 0 ? g->o->logprobs : 0);
         if (g->o->samples > 1)
             printf("--- sample %d of %d, ended by %s\n", i + 1, g->o->samples, s->finish);
-        if (s->text.length)
-            fwrite(s->text.data, 1, s->text.length, stdout);
+        struct text_stream out = {0};
+        struct plm_status st = {0}; /* what cannot be written is noticed at the end */
+        text_stream_put(&out, stdout, s->text.data, s->text.length, &st);
+        text_stream_end(&out, stdout, &st);
         putchar('\n');
         for (size_t t = 0; t < s->n && g->o->logprobs >= 0; t++) {
             print_token(g, s->tokens[t], s->log_probs[t]);

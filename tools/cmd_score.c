@@ -59,7 +59,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case 's': a->kind = arg; return 0;
     case 't': a->threads = argument_whole(state, "threads", arg); return 0;
-    case OPT_SET: text_list_argument(&a->set, arg, "set", false, state); return 0;
+    case OPT_SET: text_list_argument(&a->set, arg, "set", TEXT_ANY, state); return 0;
     case OPT_CONFIG: a->config = arg; return 0;
     case OPT_TASKS: a->rows.tasks = arg; return 0;
     case OPT_TEXT: a->rows.text = text_unescape(arg); return 0;

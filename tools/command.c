@@ -3,12 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/exit_status.h"
+
 static char current[64] = "plm"; /* the command that runs, for error messages: the program has one */
 
 int command_fail(const struct plm_status *st)
 {
     fprintf(stderr, "%s: error: %s\n", current, st->message);
-    return 1;
+    return STATUS_ERROR;
 }
 
 static void usage(FILE *out, const struct command *table, const char *example)
@@ -17,6 +19,9 @@ static void usage(FILE *out, const struct command *table, const char *example)
     for (const struct command *c = table; c->name; c++)
         fprintf(out, "  %-10s %s\n", c->name, c->summary);
     fprintf(out, "\n%s COMMAND --help says more.\n\nExample:\n  %s\n", current, example);
+    if (!strcmp(current, "plm"))
+        fputs("\nExit status: 0 done, 1 an error (also: the output cannot be written), 2 the command line is wrong, 3 a job came to its end but learned\n"
+              "nothing, 128 + N ended or stopped by signal N. plm --version says what was built in.\n", out);
 }
 
 int command_dispatch(const struct command *table, const char *example, int argc, char **argv)
@@ -36,5 +41,5 @@ int command_dispatch(const struct command *table, const char *example, int argc,
         fprintf(stderr, "%s: error: no command '%s'; %s --help lists them\n", current, argv[1], current);
     else
         usage(stderr, table, example);
-    return 2;
+    return STATUS_USAGE;
 }

@@ -85,14 +85,16 @@ static int keep_token(const struct generation *g, struct sample *s, int32_t toke
 }
 
 /* Show what is certain of the text, or all of it at the end. */
-static void show(const struct generation *g, struct sample *s)
+static int show(struct generation *g, struct sample *s, struct plm_status *st)
 {
     if (!g->o->out)
-        return;
+        return PLM_OK;
     const size_t n = s->finish ? s->text.length : stop_text_certain(&s->text);
-    fwrite(s->text.data, 1, n, g->o->out);
-    fflush(g->o->out);
+    int code = text_stream_put(&g->shown, g->o->out, s->text.data, n, st);
+    if (!code && s->finish)
+        code = text_stream_end(&g->shown, g->o->out, st);
     stop_text_drop(&s->text, n);
+    return code;
 }
 
 /* A token was picked from these logits: record it, and see whether the sample ends with it. */
@@ -121,8 +123,7 @@ static int take(struct generation *g, struct sample *s, int32_t token, const flo
     }
     if (!o->out && !o->keep) /* only ends that may begin a stop string */
         stop_text_drop(&s->text, stop_text_certain(&s->text));
-    show(g, s);
-    return code;
+    return code ? code : show(g, s, st);
 }
 
 static int pick(struct generation *g, int k, int32_t *token, struct plm_status *st)
@@ -135,7 +136,7 @@ static int pick(struct generation *g, int k, int32_t *token, struct plm_status *
         code = take(g, s, *token, s->logits, st);
     if (!code && !s->finish && sequence_room(s->sequence) == 0) {
         s->finish = "context";
-        show(g, s);
+        code = show(g, s, st);
     }
     return code;
 }

@@ -8,6 +8,7 @@
 #include "infer/model/lookup.h"
 #include "infer/model/model.h"
 #include "tools/stop_text.h"
+#include "tools/text_stream.h"
 
 struct generation_options {
     struct plm_sampling sampling;       /* sample number k draws from stream k of the seed */
@@ -44,6 +45,7 @@ struct generation {
     struct engine *engine;
     struct sample *samples;  /* (o->samples); sample 0 keeps the prompt for the next call */
     struct lookup lookup;
+    struct text_stream shown;
     void *scratch;           /* V * 8 bytes */
     size_t n_prompt, reused; /* tokens of the prompt, and those of it that were in the cache */
     size_t generated;        /* by all samples */

@@ -1,8 +1,14 @@
 /* plm: the program. Only here and in argp does the process end. */
 #include <argp.h>
+#include <errno.h>
 #include <signal.h>
-#include <stddef.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
+#include "infer/ops/ops.h"
 #include "tools/command.h"
 #include "tools/exit_status.h"
 
@@ -29,9 +35,45 @@ static const struct command commands[] = {
     {NULL, NULL, NULL},
 };
 
+/* Whatever was printed is written out, or the exit status says that it is not: also when argp ends the program. */
+static void close_output(void)
+{
+    errno = 0;
+    const bool failed = ferror(stdout);
+    if ((fclose(stdout) != 0 && errno != EBADF) || failed) {
+        fprintf(stderr, "plm: error: standard output cannot be written%s%s\n", errno ? ": " : "", errno ? strerror(errno) : "");
+        _exit(STATUS_ERROR);
+    }
+}
+
+static int version(void)
+{
+    puts("plm " PLM_VERSION);
+#ifdef HAVE_MPI
+    puts("MPI: yes");
+#else
+    puts("MPI: no (one process)");
+#endif
+#ifdef HAVE_DNNL
+    puts("oneDNN: yes");
+#else
+    puts("oneDNN: no (the core's own matrix products)");
+#endif
+#ifdef HAVE_LIBEDIT
+    puts("line editing: yes");
+#else
+    puts("line editing: no");
+#endif
+    printf("kernels here: %s\n", ops_select(OPS_BEST)->name);
+    return STATUS_DONE;
+}
+
 int main(int argc, char **argv)
 {
+    atexit(close_output);
     argp_err_exit_status = STATUS_USAGE;
     signal(SIGXFSZ, SIG_IGN); /* a file beyond the limit is a write that fails, with a message */
+    if (argc == 2 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")))
+        return version();
     return command_dispatch(commands, "plm generate model.gguf --prompt 'The hacker' -n 64", argc, argv);
 }

@@ -7,6 +7,7 @@
 
 #include "infer/base/status.h"
 #include "tools/interrupt.h"
+#include "tools/text_stream.h"
 
 struct view {
     const struct refined_chat *chat;
@@ -14,6 +15,8 @@ struct view {
     bool dim;
     int turn;  /* shown now; -1: none */
     bool last; /* the last turn has been shown as it was made */
+    struct text_stream out;
+    bool failed; /* to write */
 };
 
 static int add_message(struct refined_chat *c, const char *role, const char *content, struct plm_status *st)
@@ -56,7 +59,8 @@ static bool show(void *ctx, int chain, int turn, const char *bytes, size_t n)
             printf(v->dim ? "\033[2m" : "[draft %d] ", turn);
         v->turn = n ? turn : -1;
         v->last = v->last || !draft;
-        fwrite(bytes ? bytes : "", 1, n, stdout);
+        struct plm_status st = {0};
+        v->failed |= text_stream_put(&v->out, stdout, bytes ? bytes : "", n, &st) != PLM_OK;
         if (!n)
             printf(draft && v->dim ? "\033[0m\n" : "\n");
         fflush(stdout);

@@ -1,5 +1,10 @@
 #include "tools/sampling_options.h"
 
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <time.h>
+
 #include "infer/plm.h"
 #include "tools/arguments.h"
 
@@ -16,9 +21,15 @@ static const struct argp_option options[] = {
     {0},
 };
 
+static bool seed_given;
+static const char *cut_given; /* an option that greedy decoding does not look at */
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct plm_sampling *s = state->input;
+    if (key == OPT_TOP_K || key == OPT_TOP_P || key == OPT_MIN_P || key == OPT_SEED)
+        cut_given = key == OPT_TOP_K ? "top-k" : key == OPT_TOP_P ? "top-p" : key == OPT_MIN_P ? "min-p" : "seed";
+    seed_given |= key == OPT_SEED;
     switch (key) {
     case OPT_TEMPERATURE: s->temperature = (float)argument_number(state, "temperature", arg); return 0;
     case OPT_TOP_K: s->top_k = argument_whole(state, "top-k", arg); return 0;
@@ -27,8 +38,22 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_PENALTY: s->repetition_penalty = (float)argument_number(state, "repetition-penalty", arg); return 0;
     case OPT_WINDOW: s->repetition_window = argument_whole(state, "repetition-window", arg); return 0;
     case OPT_SEED: s->seed = argument_seed(state, "seed", arg); return 0;
+    case ARGP_KEY_SUCCESS:
+        if (s && s->temperature == 0 && cut_given)
+            fprintf(stderr, "note: --%s has no effect at temperature 0\n", cut_given);
+        return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
 
 const struct argp sampling_argp = {options, parse, 0, 0, 0, 0, 0};
+
+void sampling_seed_random(struct plm_sampling *s)
+{
+    if (seed_given || s->temperature == 0)
+        return;
+    if (getrandom(&s->seed, sizeof s->seed, 0) != sizeof s->seed)
+        s->seed = (uint64_t)time(NULL);
+    s->seed &= 0xFFFFFFFF; /* short enough to be typed again */
+    fprintf(stderr, "seed %llu\n", (unsigned long long)s->seed);
+}

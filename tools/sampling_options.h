@@ -4,6 +4,11 @@
 
 #include <argp.h>
 
+#include "infer/plm.h"
+
 extern const struct argp sampling_argp;
+
+/* When --seed was not given and tokens are drawn: a seed of chance, which is shown on standard error. */
+void sampling_seed_random(struct plm_sampling *s);
 
 #endif
