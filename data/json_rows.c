@@ -19,6 +19,7 @@ struct json_rows {
     bool end;          /* the file gave its last byte */
     bool begun;        /* the first bytes were looked at */
     enum layout layout;
+    size_t flags;      /* of jansson */
     bool any, over;    /* of an array: a row was read; its bracket is closed */
     bool broken;       /* an error that concerns the rest of the file was reported */
     int64_t line;      /* the line that data + begin lies in, from 1 */
@@ -35,6 +36,7 @@ int json_rows_open(struct json_rows **out, const char *path, struct plm_status *
         return status_no_memory(st, sizeof *r, "a reader of rows");
     r->line = 1;
     r->limit = MOST;
+    r->flags = JSON_DECODE_ANY | JSON_REJECT_DUPLICATES;
     r->capacity = 2 * CHUNK;
     r->data = malloc(r->capacity);
     r->path = strdup(path);
@@ -64,6 +66,11 @@ void json_rows_close(struct json_rows *r)
 void json_rows_limit(struct json_rows *r, size_t bytes)
 {
     r->limit = bytes;
+}
+
+void json_rows_take_last(struct json_rows *r)
+{
+    r->flags &= ~(size_t)JSON_REJECT_DUPLICATES;
 }
 
 const struct json_repairs *json_rows_repairs(const struct json_rows *r)
@@ -331,7 +338,7 @@ static int next_of_objects(struct json_rows *r, const char **text, size_t *lengt
 /* The row as it is, or else as it can be repaired. */
 static json_t *parse(struct json_rows *r, const char *text, size_t length, json_error_t *error)
 {
-    json_t *row = json_loadb(text, length, JSON_DECODE_ANY, error);
+    json_t *row = json_loadb(text, length, r->flags, error);
     char *room = row ? NULL : realloc(r->repaired, 3 * length + 8);
     if (!room)
         return row;
@@ -339,7 +346,7 @@ static json_t *parse(struct json_rows *r, const char *text, size_t length, json_
     struct json_repairs repairs = {0};
     json_error_t again;
     const size_t n = json_repair(text, length, room, &repairs);
-    row = json_loadb(room, n, JSON_DECODE_ANY, &again);
+    row = json_loadb(room, n, r->flags, &again);
     if (row) {
         r->repairs.characters += repairs.characters;
         r->repairs.numbers += repairs.numbers;

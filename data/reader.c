@@ -171,6 +171,7 @@ static int open_file(struct reader *r, struct plm_status *st)
         log_info("%s: JSON lines by its content; their field \"%s\" is read", r->path, r->field);
     if (json) {
         json_rows_limit(r->rows, r->max_line);
+        json_rows_take_last(r->rows);
         return PLM_OK;
     }
     code = fill(r, BINARY_PROBE, st);
