@@ -21,6 +21,14 @@ struct pieces {
     int n_added;
 };
 
+static struct special_token *find_added(const struct pieces *p, const char *text, size_t n, int32_t id)
+{
+    for (int i = 0; i < p->n_added; i++)
+        if (p->added[i].id == id && strlen(p->added[i].text) == n && !memcmp(p->added[i].text, text, n))
+            return &p->added[i];
+    return NULL;
+}
+
 /* What is missing or null is false, but "normalized": that is true for a token that is not special, as where it is made. */
 static int read_traits(struct special_token *t, const struct json_value *v, const struct pieces *p, struct plm_status *st)
 {
@@ -60,11 +68,14 @@ static int read_added(struct pieces *p, const struct json_value *list, struct pl
         if (!json_as_integer(json_get(v, "id"), &id) || id < 0 || id >= TOKENIZER_MAX_VOCAB)
             return status_set(st, PLM_EFORMAT, "%s: added_tokens[%d] ('%.80s'): id is not an integer from 0 to %d", p->where,
                               p->n_added, text, TOKENIZER_MAX_VOCAB - 1);
-        p->added[p->n_added] = (struct special_token){text, (int32_t)id, 0};
-        int code = read_traits(&p->added[p->n_added], v, p, st);
+        struct special_token *at = find_added(p, text, length, (int32_t)id);
+        const bool again = at; /* the later traits count */
+        at = again ? at : &p->added[p->n_added];
+        *at = (struct special_token){text, (int32_t)id, 0};
+        int code = read_traits(at, v, p, st);
         if (code)
             return code;
-        p->n_added++;
+        p->n_added += !again;
     }
     return PLM_OK;
 }
@@ -78,14 +89,6 @@ static int vocab_id(const struct pieces *p, const struct json_value *v, int32_t 
                           json_key(v, &n), TOKENIZER_MAX_VOCAB - 1);
     *id = (int32_t)value;
     return PLM_OK;
-}
-
-static bool is_added(const struct pieces *p, const char *text, size_t n, int32_t id)
-{
-    for (int i = 0; i < p->n_added; i++)
-        if (p->added[i].id == id && strlen(p->added[i].text) == n && !memcmp(p->added[i].text, text, n))
-            return true;
-    return false;
 }
 
 /* A key of the vocabulary that is an added token too is a word as well where both mean the same bytes. */
@@ -125,7 +128,7 @@ static int read_vocab(struct pieces *p, const struct json_value *vocab, int32_t 
     for (const struct json_value *v = json_first(vocab); v && !code; v = json_next(v)) {
         const char *key = json_key(v, &n);
         code = vocab_id(p, v, &id, st);
-        if (code || (is_added(p, key, n, id) && !prints_as_itself(key, n)))
+        if (code || (find_added(p, key, n, id) && !prints_as_itself(key, n)))
             continue;
         if (p->vocab.token[id])
             return status_set(st, PLM_EFORMAT, "%s: model.vocab: two tokens have the id %d, one is '%.80s'", p->where, id, key);
