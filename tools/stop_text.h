@@ -1,4 +1,5 @@
-/* Text that grows piece by piece and ends before the first of some stop strings, also when one spans pieces, or pieces that are not shown. */
+/* Text that grows piece by piece and ends before the first of some stop strings, also when one spans pieces, or pieces
+ * that are not shown. */
 #ifndef TOOLS_STOP_TEXT_H
 #define TOOLS_STOP_TEXT_H
 
@@ -10,10 +11,10 @@
 struct stop_text {
     const char *const *stops; /* (n_stops), none empty */
     int n_stops;
-    char *data;               /* bytes to be shown so far; after a stop string those before it */
+    char *data; /* bytes to be shown so far; after a stop string those before it */
     size_t length, capacity;
-    char *tail;               /* (n_tail) the last bytes of the whole text, hidden ones too: a stop string may begin in them */
-    size_t *shown;            /* (n_tail) how many bytes of the shown text, from its very beginning, precede each of them */
+    char *tail;    /* (n_tail) the last bytes of the whole text, hidden ones too: a stop string may begin in them */
+    size_t *shown; /* (n_tail) how many bytes of the shown text, from its very beginning, precede each of them */
     size_t n_tail, tail_capacity, dropped;
 };
 void stop_text_free(struct stop_text *t);
@@ -21,8 +22,8 @@ void stop_text_free(struct stop_text *t);
 /* Begin another text with the same stop strings. */
 void stop_text_clear(struct stop_text *t);
 
-/* Add n bytes. *stopped: a stop string ends in them, and the text was cut before it (the earliest where several end). Hidden bytes, such as
- * those of a special token, take part in stop strings but are not shown. */
+/* Add n bytes. *stopped: a stop string ends in them, and the text was cut before it (the earliest where several end).
+ * Hidden bytes, such as those of a special token, take part in stop strings but are not shown. */
 int stop_text_add(struct stop_text *t, const char *bytes, size_t n, bool hidden, bool *stopped, struct plm_status *st);
 
 /* Bytes at the front of the text that no stop string can begin in any more: what may be shown. */

@@ -43,16 +43,29 @@ int end_tokens_with(struct end_tokens *out, const struct end_tokens *e, int32_t 
 /* Special tokens that llama.cpp ends a text with when a file has them. */
 static int add_by_spelling(struct end_tokens *e, const struct tokenizer *t, struct plm_status *st)
 {
-    static const char *const spellings[] = {"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<end_of_turn>",
-                                            "<|end|>", "<|return|>", "<|call|>", "<EOT>", "_<EOT>", "</s>", "<eos>",
-                                            "<\uFF5Cend\u2581of\u2581sentence\uFF5C>", "<end_of_utterance>"};
+    static const char *const spellings[] = {"<|endoftext|>",
+                                            "<|im_end|>",
+                                            "<|eot_id|>",
+                                            "<|eom_id|>",
+                                            "<|end_of_text|>",
+                                            "<end_of_turn>",
+                                            "<|end|>",
+                                            "<|return|>",
+                                            "<|call|>",
+                                            "<EOT>",
+                                            "_<EOT>",
+                                            "</s>",
+                                            "<eos>",
+                                            "<\uFF5Cend\u2581of\u2581sentence\uFF5C>",
+                                            "<end_of_utterance>"};
     int code = PLM_OK;
     for (size_t i = 0; i < sizeof spellings / sizeof *spellings && t && !code; i++)
         code = end_tokens_add(e, tokenizer_special_id(t, spellings[i]), st);
     return code;
 }
 
-/* Tell the tokenizer which of the declared tokens ends a document: the usual spelling if it is among them, else the first. */
+/* Tell the tokenizer which of the declared tokens ends a document: the usual spelling if it is among them, else the
+ * first. */
 static int mark_eos(struct tokenizer *t, const struct end_tokens *e, const char *where, struct plm_status *st)
 {
     size_t length;
@@ -71,11 +84,12 @@ static int check_id(int64_t id, int vocab_size, const char *where, const char *k
 {
     if (id >= 0 && id < vocab_size)
         return PLM_OK;
-    return status_set(st, PLM_EFORMAT, "%s: %s is %lld, expected an id from 0 to %d (vocab_size is %d)", where, key, (long long)id,
-                      vocab_size - 1, vocab_size);
+    return status_set(st, PLM_EFORMAT, "%s: %s is %lld, expected an id from 0 to %d (vocab_size is %d)", where, key,
+                      (long long)id, vocab_size - 1, vocab_size);
 }
 
-static int add_json_id(struct end_tokens *e, const struct json_value *v, int vocab_size, const char *where, struct plm_status *st)
+static int add_json_id(struct end_tokens *e, const struct json_value *v, int vocab_size, const char *where,
+                       struct plm_status *st)
 {
     int64_t id;
     if (!json_as_integer(v, &id))
@@ -84,8 +98,8 @@ static int add_json_id(struct end_tokens *e, const struct json_value *v, int voc
     return code ? code : end_tokens_add(e, (int32_t)id, st);
 }
 
-static int read_ids(struct end_tokens *e, struct tokenizer *t, const struct json_value *root, int vocab_size, const char *where,
-                    struct plm_status *st)
+static int read_ids(struct end_tokens *e, struct tokenizer *t, const struct json_value *root, int vocab_size,
+                    const char *where, struct plm_status *st)
 {
     const struct json_value *eos = json_get(root, "eos_token_id"), *bos = json_get(root, "bos_token_id");
     int code = PLM_OK;
@@ -108,7 +122,8 @@ static int read_ids(struct end_tokens *e, struct tokenizer *t, const struct json
     return tokenizer_set_marks(t, &m, where, st);
 }
 
-static int read_file(struct end_tokens *e, struct tokenizer *t, int vocab_size, const char *dir, const char *name, struct plm_status *st)
+static int read_file(struct end_tokens *e, struct tokenizer *t, int vocab_size, const char *dir, const char *name,
+                     struct plm_status *st)
 {
     char path[4096], *text;
     struct stat info;
@@ -130,7 +145,8 @@ static int read_file(struct end_tokens *e, struct tokenizer *t, int vocab_size, 
     return code;
 }
 
-int end_tokens_read_directory(struct end_tokens *e, struct tokenizer *t, int vocab_size, const char *dir, struct plm_status *st)
+int end_tokens_read_directory(struct end_tokens *e, struct tokenizer *t, int vocab_size, const char *dir,
+                              struct plm_status *st)
 {
     *e = (struct end_tokens){0};
     int code = dir ? read_file(e, t, vocab_size, dir, "generation_config.json", st) : PLM_OK;
@@ -155,8 +171,8 @@ static int get_id(const struct gguf *g, const char *key, int vocab_size, int32_t
         return PLM_OK;
     int code = gguf_get_u64(g, key, &v, st);
     if (!code && v >= (uint64_t)vocab_size)
-        code = status_set(st, PLM_EFORMAT, "%s is %llu, expected an id from 0 to %d (the vocabulary has %d)", key, (unsigned long long)v,
-                          vocab_size - 1, vocab_size);
+        code = status_set(st, PLM_EFORMAT, "%s is %llu, expected an id from 0 to %d (the vocabulary has %d)", key,
+                          (unsigned long long)v, vocab_size - 1, vocab_size);
     if (!code)
         *id = (int32_t)v;
     return code;
@@ -203,9 +219,11 @@ static int read_exact(struct end_tokens *e, int vocab_size, const struct gguf *g
     return code;
 }
 
-int end_tokens_read_gguf(struct end_tokens *e, struct tokenizer *t, int vocab_size, const struct gguf *g, struct plm_status *st)
+int end_tokens_read_gguf(struct end_tokens *e, struct tokenizer *t, int vocab_size, const struct gguf *g,
+                         struct plm_status *st)
 {
-    static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+    static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
     *e = (struct end_tokens){0};
     int code = read_marks(t, vocab_size, g, st);
     if (!code && gguf_has(g, END_TOKENS_KEY))
@@ -256,7 +274,8 @@ char *end_tokens_tokenizer_config(const struct tokenizer *t)
     json_printf(&b, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n");
     put_token(&b, t, "bos_token", m->bos);
     put_token(&b, t, "eos_token", m->eos);
-    json_printf(&b, "  \"add_bos_token\": %s,\n  \"add_eos_token\": %s\n}\n", m->add_bos ? "true" : "false", m->add_eos ? "true" : "false");
+    json_printf(&b, "  \"add_bos_token\": %s,\n  \"add_eos_token\": %s\n}\n", m->add_bos ? "true" : "false",
+                m->add_eos ? "true" : "false");
     if (!b.failed)
         return b.data;
     free(b.data);

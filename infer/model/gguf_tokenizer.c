@@ -1,4 +1,5 @@
-/* The tokenizer inside a GGUF file: tokenizer.ggml.tokens, token_type and merges, all in the printable byte-level form. */
+/* The tokenizer inside a GGUF file: tokenizer.ggml.tokens, token_type and merges, all in the printable byte-level form.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,8 @@ struct specials {
     char *text;
 };
 
-static int read_sizes(const struct gguf *g, uint64_t *n_tokens, uint64_t *n_merges, size_t *bytes, struct plm_status *st)
+static int read_sizes(const struct gguf *g, uint64_t *n_tokens, uint64_t *n_merges, size_t *bytes,
+                      struct plm_status *st)
 {
     uint64_t n_types = 0;
     int code = gguf_get_array(g, "tokenizer.ggml.tokens", GGUF_STRING, n_tokens, st);
@@ -28,8 +30,11 @@ static int read_sizes(const struct gguf *g, uint64_t *n_tokens, uint64_t *n_merg
     if (code)
         return code;
     if (*n_tokens != n_types || *n_tokens > TOKENIZER_MAX_VOCAB || *n_merges > TOKENIZER_MAX_VOCAB)
-        return status_set(st, PLM_EFORMAT, "tokenizer.ggml: %llu tokens, %llu token_type, %llu merges; expected as many types as tokens, at most %d",
-                          (unsigned long long)*n_tokens, (unsigned long long)n_types, (unsigned long long)*n_merges, TOKENIZER_MAX_VOCAB);
+        return status_set(
+            st, PLM_EFORMAT,
+            "tokenizer.ggml: %llu tokens, %llu token_type, %llu merges; expected as many types as tokens, at most %d",
+            (unsigned long long)*n_tokens, (unsigned long long)n_types, (unsigned long long)*n_merges,
+            TOKENIZER_MAX_VOCAB);
     *bytes = 0;
     for (uint64_t i = 0; i < *n_tokens; i++) {
         const char *text;
@@ -40,22 +45,33 @@ static int read_sizes(const struct gguf *g, uint64_t *n_tokens, uint64_t *n_merg
     return PLM_OK;
 }
 
-static bool looks_special(const char *text, size_t n) { return n > 4 && !memcmp(text, "<|", 2) && !memcmp(text + n - 2, "|>", 2); }
+static bool looks_special(const char *text, size_t n)
+{
+    return n > 4 && !memcmp(text, "<|", 2) && !memcmp(text + n - 2, "|>", 2);
+}
 
-static int kind_of(const struct gguf *g, int32_t i, const char *text, size_t n, enum tokenizer_kind *kind, struct plm_status *st)
+static int kind_of(const struct gguf *g, int32_t i, const char *text, size_t n, enum tokenizer_kind *kind,
+                   struct plm_status *st)
 {
     const bool typed = gguf_has(g, "tokenizer.ggml.token_type");
-    const int32_t type = typed ? gguf_array_i32(g, "tokenizer.ggml.token_type", (uint64_t)i) : looks_special(text, n) ? TOKEN_CONTROL : TOKEN_NORMAL;
+    const int32_t type = typed                    ? gguf_array_i32(g, "tokenizer.ggml.token_type", (uint64_t)i)
+                         : looks_special(text, n) ? TOKEN_CONTROL
+                                                  : TOKEN_NORMAL;
     if (type < 0 || type > TOKEN_BYTE)
-        return status_set(st, PLM_EFORMAT, "tokenizer.ggml.token_type[%d] is %d, expected 1 (normal) to 6 (byte)", (int)i, (int)type);
+        return status_set(st, PLM_EFORMAT, "tokenizer.ggml.token_type[%d] is %d, expected 1 (normal) to 6 (byte)",
+                          (int)i, (int)type);
     *kind = type == 0 ? TOKEN_NORMAL : n == 0 ? TOKEN_UNUSED : (enum tokenizer_kind)type; /* 0: not said */
     return PLM_OK;
 }
 
-static bool is_added(enum tokenizer_kind kind) { return kind == TOKEN_CONTROL || kind == TOKEN_USER_DEFINED || kind == TOKEN_UNKNOWN; }
+static bool is_added(enum tokenizer_kind kind)
+{
+    return kind == TOKEN_CONTROL || kind == TOKEN_USER_DEFINED || kind == TOKEN_UNKNOWN;
+}
 
 /* Ordinary tokens in a first pass, added ones in a second. */
-static int read_tokens(struct vocabulary *v, struct specials *specials, bool added, const struct gguf *g, struct plm_status *st)
+static int read_tokens(struct vocabulary *v, struct specials *specials, bool added, const struct gguf *g,
+                       struct plm_status *st)
 {
     char *at = specials->text;
     int code = PLM_OK;
@@ -103,8 +119,11 @@ static int read_traits(struct specials *specials, const struct gguf *g, struct p
         while (k < (uint64_t)specials->n && specials->list[k].id < id)
             k++;
         const bool known = k < (uint64_t)specials->n && specials->list[k].id == id;
-        if (!known || traits < 0 || traits >= 2 * ADDED_SINGLE_WORD || (specials->list[k].traits ^ (unsigned)traits) & ADDED_PLAIN)
-            return status_set(st, PLM_EFORMAT, ADDED_TRAITS_KEY ": token %d has the traits %d, which do not fit its token_type", (int)id, (int)traits);
+        if (!known || traits < 0 || traits >= 2 * ADDED_SINGLE_WORD ||
+            (specials->list[k].traits ^ (unsigned)traits) & ADDED_PLAIN)
+            return status_set(st, PLM_EFORMAT,
+                              ADDED_TRAITS_KEY ": token %d has the traits %d, which do not fit its token_type", (int)id,
+                              (int)traits);
         specials->list[k].traits = (unsigned)traits;
     }
     return code;
@@ -148,7 +167,9 @@ static int check_merges(const struct vocabulary *v, const struct gguf *g, struct
 {
     for (int32_t i = 0; i < v->n && !gguf_has(g, "tokenizer.ggml.merges"); i++)
         if (v->token[i] && v->length[i] > 1)
-            return status_set(st, PLM_EFORMAT, "tokenizer.ggml.merges is missing, but there are tokens of several bytes (%d is one)", (int)i);
+            return status_set(st, PLM_EFORMAT,
+                              "tokenizer.ggml.merges is missing, but there are tokens of several bytes (%d is one)",
+                              (int)i);
     return PLM_OK;
 }
 
@@ -172,7 +193,8 @@ static int check_kind(const struct gguf *g, struct plm_status *st)
     size_t length;
     int code = gguf_get_string(g, "tokenizer.ggml.model", &name, &length, st);
     if (!code && (length != 4 || memcmp(name, "gpt2", 4) != 0))
-        code = status_set(st, PLM_EUNSUPPORTED, "tokenizer.ggml.model is '%.*s', this tokenizer implements 'gpt2'", (int)(length < 64 ? length : 64), name);
+        code = status_set(st, PLM_EUNSUPPORTED, "tokenizer.ggml.model is '%.*s', this tokenizer implements 'gpt2'",
+                          (int)(length < 64 ? length : 64), name);
     if (!code && !gguf_has(g, "tokenizer.ggml.pre")) {
         log_warn("no tokenizer.ggml.pre: text is split as every PLM was trained, 'qwen2'");
         return PLM_OK;
@@ -184,7 +206,8 @@ static int check_kind(const struct gguf *g, struct plm_status *st)
     for (size_t i = 0; i < sizeof splits / sizeof *splits; i++)
         if (length == strlen(splits[i]) && !memcmp(name, splits[i], length))
             return PLM_OK;
-    return status_set(st, PLM_EUNSUPPORTED, "tokenizer.ggml.pre is '%.*s', this tokenizer implements 'qwen2'", (int)(length < 64 ? length : 64), name);
+    return status_set(st, PLM_EUNSUPPORTED, "tokenizer.ggml.pre is '%.*s', this tokenizer implements 'qwen2'",
+                      (int)(length < 64 ? length : 64), name);
 }
 
 int gguf_read_tokenizer(struct tokenizer **out, const struct gguf *g, struct plm_status *st)
@@ -202,8 +225,9 @@ int gguf_read_tokenizer(struct tokenizer **out, const struct gguf *g, struct plm
     if (code)
         return code;
     struct specials specials = {calloc(n_tokens + 1, sizeof *specials.list), 0, malloc(bytes + 1)};
-    code = specials.list && specials.text ? vocabulary_create(&v, (int32_t)n_tokens, n_tokens, bytes, (int32_t)n_merges, st)
-                                          : status_no_memory(st, bytes + n_tokens * sizeof *specials.list, "special tokens");
+    code = specials.list && specials.text
+               ? vocabulary_create(&v, (int32_t)n_tokens, n_tokens, bytes, (int32_t)n_merges, st)
+               : status_no_memory(st, bytes + n_tokens * sizeof *specials.list, "special tokens");
     if (!code)
         code = read_tokens(&v, &specials, false, g, st);
     if (!code)
@@ -219,11 +243,13 @@ int gguf_read_tokenizer(struct tokenizer **out, const struct gguf *g, struct plm
     if (!code && vocabulary_drop_merges(&v, false) < 0) /* of equal ones the first counts, as in llama.cpp */
         code = status_no_memory(st, n_merges * 16, "merges");
     if (!code)
-        code = tokenizer_create(out, v.token, v.length, v.n, (const int32_t(*)[2])v.merges, v.n_merges, specials.list, specials.n, st);
+        code = tokenizer_create(out, v.token, v.length, v.n, (const int32_t(*)[2])v.merges, v.n_merges, specials.list,
+                                specials.n, st);
     if (!code)
         code = finish(*out, g, v.n, st);
     if (!code && !gguf_has(g, "tokenizer.ggml.token_type"))
-        log_warn("no tokenizer.ggml.token_type: %d tokens that look like <|...|> are taken for special ones", specials.n);
+        log_warn("no tokenizer.ggml.token_type: %d tokens that look like <|...|> are taken for special ones",
+                 specials.n);
     if (code) {
         tokenizer_free(*out);
         *out = NULL;

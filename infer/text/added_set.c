@@ -9,17 +9,18 @@
 
 struct added_text {
     const char *text;
-    char *own;        /* normalised, when that is another one; freed with the set */
+    char *own; /* normalised, when that is another one; freed with the set */
     size_t length;
     int32_t id;
     unsigned traits;
-    int order;        /* where normalisation makes texts equal, the first wins (the library leaves it open): special tokens, then as given */
+    int order; /* where normalisation makes texts equal, the first wins (the library leaves it open): special tokens,
+                  then as given */
 };
 
 struct added_set {
     struct added_text *list; /* (n), by first byte, the longest first */
     int n, n_plain;
-    int begin[257];          /* where those with a first byte begin in the list */
+    int begin[257]; /* where those with a first byte begin in the list */
 };
 
 static int by_first_byte(const void *a, const void *b)
@@ -34,7 +35,8 @@ static int by_first_byte(const void *a, const void *b)
     return plain != other ? plain - other : x->order - y->order;
 }
 
-static int add(struct added_set *s, const struct tokenizer *t, int32_t id, int order, bool normalize, struct nfc *nfc, struct plm_status *st)
+static int add(struct added_set *s, const struct tokenizer *t, int32_t id, int order, bool normalize, struct nfc *nfc,
+               struct plm_status *st)
 {
     struct added_text *a = &s->list[s->n];
     *a = (struct added_text){t->bytes + t->start[id], NULL, token_length(t, id), id, tokenizer_traits(t, id), order};

@@ -1,5 +1,5 @@
-/* Finding added tokens in text, as the AddedVocabulary of Hugging Face tokenizers does: at the leftmost place the longest token, then the
- * conditions and white space of that one. */
+/* Finding added tokens in text, as the AddedVocabulary of Hugging Face tokenizers does: at the leftmost place the
+ * longest token, then the conditions and white space of that one. */
 #ifndef INFER_TEXT_ADDED_SET_H
 #define INFER_TEXT_ADDED_SET_H
 
@@ -8,7 +8,8 @@
 struct added_set;
 struct tokenizer;
 
-/* Those of t's added tokens whose `normalized` is this; their own texts are normalised then, when the tokenizer does it. */
+/* Those of t's added tokens whose `normalized` is this; their own texts are normalised then, when the tokenizer does
+ * it. */
 int added_set_create(struct added_set **out, const struct tokenizer *t, bool normalized, struct plm_status *st);
 void added_set_free(struct added_set *s);
 
@@ -25,7 +26,8 @@ struct added_walk {
     int32_t id;
 };
 
-/* The next match; false: no more. A special token that is not parsed hides shorter ones at its place, but is no match. */
+/* The next match; false: no more. A special token that is not parsed hides shorter ones at its place, but is no match.
+ */
 bool added_set_next(const struct added_set *s, struct added_walk *w);
 
 #endif

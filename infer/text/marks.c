@@ -10,7 +10,8 @@
 #include "infer/format/json.h"
 #include "infer/text/tokenizer_internal.h"
 
-#define CONFIG_LIMIT ((size_t)16 << 20) /* bytes of a tokenizer_config.json: added tokens once more, and a chat template */
+#define CONFIG_LIMIT \
+    ((size_t)16 << 20) /* bytes of a tokenizer_config.json: added tokens once more, and a chat template */
 
 const struct tokenizer_marks *tokenizer_marks(const struct tokenizer *t)
 {
@@ -19,26 +20,31 @@ const struct tokenizer_marks *tokenizer_marks(const struct tokenizer *t)
 
 int32_t tokenizer_eos(const struct tokenizer *t)
 {
-    static const char *const spellings[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>",
-                                            "<\uFF5Cend\u2581of\u2581sentence\uFF5C>"};
+    static const char *const spellings[] = {
+        "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<\uFF5Cend\u2581of\u2581sentence\uFF5C>"};
     int32_t id = t->marks.eos;
     for (size_t i = 0; i < sizeof spellings / sizeof *spellings && id < 0; i++)
         id = tokenizer_special_id(t, spellings[i]);
     return id;
 }
 
-static int check_mark(const struct tokenizer *t, const char *name, int32_t id, bool add, const char *where, struct plm_status *st)
+static int check_mark(const struct tokenizer *t, const char *name, int32_t id, bool add, const char *where,
+                      struct plm_status *st)
 {
     if (id < -1 || id >= t->n_vocab || (id >= 0 && !t->flags[id]))
-        return status_set(st, PLM_EFORMAT, "%s: the %s token has the id %d, which the vocabulary of %d tokens does not have", where, name,
-                          (int)id, (int)t->n_vocab);
+        return status_set(st, PLM_EFORMAT,
+                          "%s: the %s token has the id %d, which the vocabulary of %d tokens does not have", where,
+                          name, (int)id, (int)t->n_vocab);
     if (add && id < 0)
-        return status_set(st, PLM_EFORMAT, "%s: every text is to get a %s token, but it is not said which: give its id, or set "
-                          "add_%s_token to false", where, name, name[0] == 'B' ? "bos" : "eos");
+        return status_set(st, PLM_EFORMAT,
+                          "%s: every text is to get a %s token, but it is not said which: give its id, or set "
+                          "add_%s_token to false",
+                          where, name, name[0] == 'B' ? "bos" : "eos");
     return PLM_OK;
 }
 
-int tokenizer_set_marks(struct tokenizer *t, const struct tokenizer_marks *marks, const char *where, struct plm_status *st)
+int tokenizer_set_marks(struct tokenizer *t, const struct tokenizer_marks *marks, const char *where,
+                        struct plm_status *st)
 {
     struct tokenizer_marks m = *marks;
     int code = check_mark(t, "BOS", m.bos, m.add_bos, where, st);
@@ -52,8 +58,8 @@ int tokenizer_set_marks(struct tokenizer *t, const struct tokenizer_marks *marks
 }
 
 /* "bos_token": a text, or an object with its "content". */
-static int read_token(const struct tokenizer *t, const struct json_value *root, const char *key, const char *where, int32_t *id,
-                      struct plm_status *st)
+static int read_token(const struct tokenizer *t, const struct json_value *root, const char *key, const char *where,
+                      int32_t *id, struct plm_status *st)
 {
     const struct json_value *v = json_get(root, key);
     size_t n;
@@ -72,7 +78,8 @@ static int read_token(const struct tokenizer *t, const struct json_value *root, 
     return PLM_OK;
 }
 
-static int read_switch(const struct json_value *root, const char *key, const char *where, bool *out, struct plm_status *st)
+static int read_switch(const struct json_value *root, const char *key, const char *where, bool *out,
+                       struct plm_status *st)
 {
     const struct json_value *v = json_get(root, key);
     bool value;
@@ -86,7 +93,8 @@ static int read_switch(const struct json_value *root, const char *key, const cha
     return PLM_OK;
 }
 
-/* "plm_token_kinds": {"7": 6} and "plm_unused_tokens": {"9": "<unused>"}: what GGUF files say and tokenizer.json cannot. */
+/* "plm_token_kinds": {"7": 6} and "plm_unused_tokens": {"9": "<unused>"}: what GGUF files say and tokenizer.json
+ * cannot. */
 static int read_kinds(struct tokenizer *t, const struct json_value *root, const char *where, struct plm_status *st)
 {
     const struct json_value *kinds = json_get(root, "plm_token_kinds"), *unused = json_get(root, "plm_unused_tokens");
@@ -96,7 +104,8 @@ static int read_kinds(struct tokenizer *t, const struct json_value *root, const 
         int64_t kind = 0;
         const char *key = json_key(v, &n);
         if (!key || !json_as_integer(v, &kind) || (kind != TOKEN_UNKNOWN && kind != TOKEN_BYTE))
-            return status_set(st, PLM_EFORMAT, "%s: plm_token_kinds is no object of ids with %d or %d", where, TOKEN_UNKNOWN, TOKEN_BYTE);
+            return status_set(st, PLM_EFORMAT, "%s: plm_token_kinds is no object of ids with %d or %d", where,
+                              TOKEN_UNKNOWN, TOKEN_BYTE);
         tokenizer_set_kind(t, (int32_t)strtol(key, NULL, 10), (enum tokenizer_kind)kind);
     }
     int32_t last = -1;
@@ -105,7 +114,9 @@ static int read_kinds(struct tokenizer *t, const struct json_value *root, const 
         const char *key = json_key(v, &n), *text = json_as_string(v, &length);
         const long id = key ? strtol(key, NULL, 10) : -1;
         if (!text || id <= last || id >= TOKENIZER_MAX_VOCAB || tokenizer_kind(t, (int32_t)id) != TOKEN_NONE)
-            return status_set(st, PLM_EFORMAT, "%s: plm_unused_tokens is no object of ascending ids without a token, each with a text", where);
+            return status_set(st, PLM_EFORMAT,
+                              "%s: plm_unused_tokens is no object of ascending ids without a token, each with a text",
+                              where);
         last = (int32_t)id;
         code = tokenizer_set_unused(t, last, text, length, st);
     }
@@ -140,7 +151,8 @@ static int read_config_file(struct tokenizer *t, const char *path, struct plm_st
     if (code)
         return code;
     if (file.size > CONFIG_LIMIT)
-        code = status_set(st, PLM_ELIMIT, "'%s' has %zu bytes, at most %zu are expected", path, file.size, CONFIG_LIMIT);
+        code =
+            status_set(st, PLM_ELIMIT, "'%s' has %zu bytes, at most %zu are expected", path, file.size, CONFIG_LIMIT);
     if (!code)
         code = json_parse(&doc, (const char *)file.data, file.size, path, st);
     mapped_close(&file);

@@ -10,8 +10,8 @@ static bool has_id(const struct tokenizer *t, int32_t id, unsigned flag)
     return t->flags[id] & flag;
 }
 
-/* Hugging Face gives added tokens that are not in model.vocab the ids after it, in order. Where ours are not these, they
- * must be listed in model.vocab too. */
+/* Hugging Face gives added tokens that are not in model.vocab the ids after it, in order. Where ours are not these,
+ * they must be listed in model.vocab too. */
 static bool added_follow_vocab(const struct tokenizer *t)
 {
     int32_t n_ordinary = t->n_vocab - t->n_added;
@@ -26,7 +26,10 @@ static void put_added(struct json_buffer *b, const struct tokenizer *t)
     static const struct {
         const char *key;
         unsigned trait;
-    } traits[] = {{"single_word", ADDED_SINGLE_WORD}, {"lstrip", ADDED_LSTRIP}, {"rstrip", ADDED_RSTRIP}, {"normalized", ADDED_NORMALIZED}};
+    } traits[] = {{"single_word", ADDED_SINGLE_WORD},
+                  {"lstrip", ADDED_LSTRIP},
+                  {"rstrip", ADDED_RSTRIP},
+                  {"normalized", ADDED_NORMALIZED}};
     const char *comma = "";
     json_printf(b, "  \"added_tokens\": [");
     for (int32_t id = 0; id < t->n_vocab; id++) {
@@ -53,9 +56,12 @@ static void put_model(struct json_buffer *b, const struct tokenizer *t, char *sc
 {
     bool with_added = !added_follow_vocab(t);
     const char *comma = "";
-    json_printf(b, "  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": null,\n"
-                   "    \"continuing_subword_prefix\": \"\",\n    \"end_of_word_suffix\": \"\",\n    \"fuse_unk\": false,\n"
-                   "    \"byte_fallback\": false,\n    \"ignore_merges\": %s,\n    \"vocab\": {", t->pipeline.ignore_merges ? "true" : "false");
+    json_printf(
+        b,
+        "  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n    \"unk_token\": null,\n"
+        "    \"continuing_subword_prefix\": \"\",\n    \"end_of_word_suffix\": \"\",\n    \"fuse_unk\": false,\n"
+        "    \"byte_fallback\": false,\n    \"ignore_merges\": %s,\n    \"vocab\": {",
+        t->pipeline.ignore_merges ? "true" : "false");
     for (int32_t id = 0; id < t->n_vocab; id++) {
         if (!t->flags[id] || (!has_id(t, id, FLAG_ORDINARY) && !with_added))
             continue;
@@ -113,7 +119,8 @@ static void put_post_processor(struct json_buffer *b, const struct tokenizer *t,
                 json_printf(b, k ? ", " : "");
                 put_piece(b, t, m->bos);
             }
-            json_printf(b, "%s{\"Sequence\": {\"id\": \"%c\", \"type_id\": %d}}", k || m->add_bos ? ", " : "", 'A' + k, k);
+            json_printf(b, "%s{\"Sequence\": {\"id\": \"%c\", \"type_id\": %d}}", k || m->add_bos ? ", " : "", 'A' + k,
+                        k);
             if (m->add_eos) {
                 json_printf(b, ", ");
                 put_piece(b, t, m->eos);
@@ -140,8 +147,10 @@ char *tokenizer_to_json(const struct tokenizer *t, size_t *length)
         return NULL;
     json_printf(&b, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n");
     put_added(&b, t);
-    json_printf(&b, "  \"normalizer\": %s,\n  \"pre_tokenizer\": {\n    \"type\": \"Sequence\",\n"
-                    "    \"pretokenizers\": [\n      {\"type\": \"Split\", \"pattern\": {\"Regex\": ", t->pipeline.no_nfc ? "null" : "{\"type\": \"NFC\"}");
+    json_printf(&b,
+                "  \"normalizer\": %s,\n  \"pre_tokenizer\": {\n    \"type\": \"Sequence\",\n"
+                "    \"pretokenizers\": [\n      {\"type\": \"Split\", \"pattern\": {\"Regex\": ",
+                t->pipeline.no_nfc ? "null" : "{\"type\": \"NFC\"}");
     json_put_string(&b, SPLITTER_PATTERN, strlen(SPLITTER_PATTERN));
     static const char byte_level[] = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": false, "
                                      "\"use_regex\": false}";

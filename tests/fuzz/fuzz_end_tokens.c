@@ -1,4 +1,5 @@
-/* generation_config.json and tokenizer_config.json beside a tokenizer: any text, or (first byte odd) edits of good ones. */
+/* generation_config.json and tokenizer_config.json beside a tokenizer: any text, or (first byte odd) edits of good
+ * ones. */
 #include "infer/model/end_tokens.h"
 #include "tests/fuzz/fuzz_files.h"
 #include "tests/model/support.h"
@@ -6,8 +7,10 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char generation[] = "{\"bos_token_id\": 257, \"eos_token_id\": [258, 256], \"pad_token_id\": 256}";
-static const char config[] = "{\"bos_token\": \"<|im_start|>\", \"eos_token\": {\"content\": \"<|im_end|>\"}, \"add_bos_token\": true, "
-                             "\"add_eos_token\": false, \"plm_token_kinds\": {\"256\": 2, \"65\": 6}, \"plm_unused_tokens\": {\"300\": \"<x>\"}}";
+static const char config[] =
+    "{\"bos_token\": \"<|im_start|>\", \"eos_token\": {\"content\": \"<|im_end|>\"}, \"add_bos_token\": true, "
+    "\"add_eos_token\": false, \"plm_token_kinds\": {\"256\": 2, \"65\": 6}, \"plm_unused_tokens\": {\"300\": "
+    "\"<x>\"}}";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

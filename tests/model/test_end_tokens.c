@@ -45,7 +45,7 @@ static void directories(void **state)
     (void)state;
     static const struct {
         const char *config, *generation, *tokenizer; /* NULL: no such file */
-        const char *ends;   /* NULL: an error that says: */
+        const char *ends;                            /* NULL: an error that says: */
         const char *says;
         int eos, bos;
     } cases[] = {
@@ -56,8 +56,10 @@ static void directories(void **state)
         {"{\"eos_token_id\": [10, 11], \"bos_token_id\": 257}", "{}", NULL, "10 11", NULL, 10, 257},
         {"{\"eos_token_id\": 261}", NULL, NULL, "261", NULL, 256, -1}, /* a row without a token still ends a text */
         {"{}", NULL, "{\"eos_token\": \"<|im_end|>\"}", "258", NULL, 258, -1},
-        {"{}", NULL, "{\"eos_token\": {\"content\": \"<|im_end|>\", \"lstrip\": false}, \"bos_token\": null}", "258", NULL, 258, -1},
-        {"{\"eos_token_id\": 256}", NULL, "{\"eos_token\": \"<|im_end|>\", \"bos_token\": \"A\"}", "256", NULL, 258, 'A'},
+        {"{}", NULL, "{\"eos_token\": {\"content\": \"<|im_end|>\", \"lstrip\": false}, \"bos_token\": null}", "258",
+         NULL, 258, -1},
+        {"{\"eos_token_id\": 256}", NULL, "{\"eos_token\": \"<|im_end|>\", \"bos_token\": \"A\"}", "256", NULL, 258,
+         'A'},
         {"{}", NULL, "{\"eos_token\": \"<no such>\", \"add_bos_token\": false}", "256 258", NULL, 256, -1},
         {"{\"eos_token_id\": 262}", NULL, NULL, NULL, "262", 0, 0},
         {"{\"eos_token_id\": [1, -1]}", NULL, NULL, NULL, "-1", 0, 0},
@@ -137,15 +139,22 @@ static void gguf_files(void **state)
 #define G "tokenizer.ggml."
     static const struct {
         struct entry entries[4];
-        int add_bos;       /* -1: not said */
-        int32_t exact[3];  /* END_TOKENS_KEY, n_exact of them */
+        int add_bos;      /* -1: not said */
+        int32_t exact[3]; /* END_TOKENS_KEY, n_exact of them */
         int n_exact;
         const char *ends, *says;
         int eos, bos;
     } cases[] = {
         {{{0}}, -1, {0}, 0, "256 258", NULL, 256, -1},
         {{{G "eos_token_id", 7}}, -1, {0}, 0, "7 256 258", NULL, 7, -1}, /* llama.cpp's set */
-        {{{G "eos_token_id", 7}, {G "eot_token_id", 8}, {G "eom_token_id", 9}}, 0, {0}, 0, "7 8 9 256 258", NULL, 7, -1},
+        {{{G "eos_token_id", 7}, {G "eot_token_id", 8}, {G "eom_token_id", 9}},
+         0,
+         {0},
+         0,
+         "7 8 9 256 258",
+         NULL,
+         7,
+         -1},
         {{{G "eos_token_id", 7}, {G "bos_token_id", 257}}, 1, {7}, 1, "7", NULL, 7, 257},
         {{{G "eos_token_id", 7}}, 0, {258, 7}, 2, "258 7", NULL, 7, -1},
         {{{G "eos_token_id", 260}}, 0, {0}, 0, "260 256 258", NULL, 256, -1},
@@ -198,6 +207,7 @@ static void gguf_files(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(directories), cmocka_unit_test(written_again), cmocka_unit_test(gguf_files)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(directories), cmocka_unit_test(written_again),
+                                       cmocka_unit_test(gguf_files)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

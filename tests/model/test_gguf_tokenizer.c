@@ -22,11 +22,11 @@ struct file {
         int32_t type;
     } more[12];
     const char *merges[6];
-    const char *pre;     /* NULL: no such key */
-    bool untyped;        /* no token_type */
-    int32_t traits[6];   /* ADDED_TRAITS_KEY */
+    const char *pre;   /* NULL: no such key */
+    bool untyped;      /* no token_type */
+    int32_t traits[6]; /* ADDED_TRAITS_KEY */
     int n_traits;
-    int drop;            /* so many types are missing */
+    int drop; /* so many types are missing */
 };
 
 static void write_file(const struct file *f)
@@ -87,7 +87,8 @@ static void encode(const struct tokenizer *t, const char *text, bool parse_speci
     assert_int_equal(encoder_create(&e, t, NULL), PLM_OK);
     assert_int_equal(encoder_encode(e, text, strlen(text), parse_special, &ids, NULL), PLM_OK);
     for (size_t i = 0; i < ids.length; i++)
-        sprintf(shown + strlen(shown), ids.data[i] < BYTES ? "%c" : "{%d}", ids.data[i] < BYTES ? ids.data[i] : ids.data[i] - BYTES);
+        sprintf(shown + strlen(shown), ids.data[i] < BYTES ? "%c" : "{%d}",
+                ids.data[i] < BYTES ? ids.data[i] : ids.data[i] - BYTES);
     free(ids.data);
     encoder_free(e);
 }
@@ -96,15 +97,29 @@ static void every_kind(void **state)
 {
     (void)state;
     static const struct file f = {.pre = "qwen2",
-        .more = {{"<|x|>", TOKEN_CONTROL}, {"<call>", TOKEN_USER_DEFINED}, {"<unk>", TOKEN_UNKNOWN}, {"[PAD259]", TOKEN_UNUSED},
-                 {"<free space>", TOKEN_UNUSED}, {"th", TOKEN_BYTE}, {"the", TOKEN_USER_DEFINED}, {"theo", TOKEN_NORMAL}, {"", TOKEN_NORMAL}},
-        .merges = {"t h", "th e", "the o"}, .traits = {BYTES + 6, ADDED_PLAIN | ADDED_SINGLE_WORD}, .n_traits = 2};
-    static const enum tokenizer_kind kinds[] = {TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNKNOWN, TOKEN_NONE, TOKEN_NONE,
-                                                TOKEN_BYTE, TOKEN_USER_DEFINED, TOKEN_NORMAL, TOKEN_NONE};
+                                  .more = {{"<|x|>", TOKEN_CONTROL},
+                                           {"<call>", TOKEN_USER_DEFINED},
+                                           {"<unk>", TOKEN_UNKNOWN},
+                                           {"[PAD259]", TOKEN_UNUSED},
+                                           {"<free space>", TOKEN_UNUSED},
+                                           {"th", TOKEN_BYTE},
+                                           {"the", TOKEN_USER_DEFINED},
+                                           {"theo", TOKEN_NORMAL},
+                                           {"", TOKEN_NORMAL}},
+                                  .merges = {"t h", "th e", "the o"},
+                                  .traits = {BYTES + 6, ADDED_PLAIN | ADDED_SINGLE_WORD},
+                                  .n_traits = 2};
+    static const enum tokenizer_kind kinds[] = {TOKEN_CONTROL,      TOKEN_USER_DEFINED, TOKEN_UNKNOWN,
+                                                TOKEN_NONE,         TOKEN_NONE,         TOKEN_BYTE,
+                                                TOKEN_USER_DEFINED, TOKEN_NORMAL,       TOKEN_NONE};
     static const struct {
         const char *text, *plain, *special;
-    } texts[] = {{"a<call>b", "a{1}b", "a{1}b"}, {"<|x|><unk>", "<|x|><unk>", "{0}{2}"}, {"<free space>", "<free space>", "<free space>"},
-                 {"the", "{6}", "{6}"}, {"theo", "{7}", "{7}"}, {"a thee", "a {6}e", "a {6}e"}}; /* made by merges within a word */
+    } texts[] = {{"a<call>b", "a{1}b", "a{1}b"},
+                 {"<|x|><unk>", "<|x|><unk>", "{0}{2}"},
+                 {"<free space>", "<free space>", "<free space>"},
+                 {"the", "{6}", "{6}"},
+                 {"theo", "{7}", "{7}"},
+                 {"a thee", "a {6}e", "a {6}e"}}; /* made by merges within a word */
     struct plm_status st = {0};
     struct tokenizer *t;
     size_t n;
@@ -147,7 +162,8 @@ static void missing_keys(void **state)
 static void duplicate_merges(void **state)
 {
     (void)state;
-    static const struct file f = {.pre = "qwen2", .more = {{"ab", TOKEN_NORMAL}, {"bc", TOKEN_NORMAL}}, .merges = {"a b", "b c", "a b"}};
+    static const struct file f = {
+        .pre = "qwen2", .more = {{"ab", TOKEN_NORMAL}, {"bc", TOKEN_NORMAL}}, .merges = {"a b", "b c", "a b"}};
     struct plm_status st = {0};
     struct tokenizer *t;
     char shown[128];
@@ -173,8 +189,12 @@ static void refused(void **state)
         {{.pre = "qwen2", .more = {{"x", -1}}}, PLM_EFORMAT, "token_type[256] is -1"},
         {{.pre = "qwen2", .more = {{"a b", TOKEN_NORMAL}}}, PLM_EFORMAT, "byte-level alphabet"},
         {{.pre = "qwen2", .merges = {"t hh"}}, PLM_EFORMAT, "merges[0]"},
-        {{.pre = "qwen2", .more = {{"<x>", TOKEN_USER_DEFINED}}, .traits = {BYTES, 99}, .n_traits = 2}, PLM_EFORMAT, ADDED_TRAITS_KEY},
-        {{.pre = "qwen2", .more = {{"<x>", TOKEN_USER_DEFINED}}, .traits = {BYTES, 0}, .n_traits = 2}, PLM_EFORMAT, "do not fit its token_type"},
+        {{.pre = "qwen2", .more = {{"<x>", TOKEN_USER_DEFINED}}, .traits = {BYTES, 99}, .n_traits = 2},
+         PLM_EFORMAT,
+         ADDED_TRAITS_KEY},
+        {{.pre = "qwen2", .more = {{"<x>", TOKEN_USER_DEFINED}}, .traits = {BYTES, 0}, .n_traits = 2},
+         PLM_EFORMAT,
+         "do not fit its token_type"},
         {{.pre = "qwen2", .more = {{"<x>", TOKEN_CONTROL}}, .traits = {7, 2}, .n_traits = 2}, PLM_EFORMAT, "token 7"},
         {{.pre = "qwen2", .more = {{"<x>", TOKEN_CONTROL}, {"<x>", TOKEN_CONTROL}}}, PLM_EFORMAT, "given twice"},
     };
@@ -190,7 +210,7 @@ static void refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_kind), cmocka_unit_test(missing_keys), cmocka_unit_test(duplicate_merges),
-                                       cmocka_unit_test(refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_kind), cmocka_unit_test(missing_keys),
+                                       cmocka_unit_test(duplicate_merges), cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,18 +13,29 @@
 #include "infer/text/tokenizer.h"
 
 static const struct special_token sets[][4] = {
-    {{"<tool>", 256, ADDED_PLAIN}, {"<tool>x", 257, ADDED_PLAIN}, {"<too", 258, 0},
+    {{"<tool>", 256, ADDED_PLAIN},
+     {"<tool>x", 257, ADDED_PLAIN},
+     {"<too", 258, 0},
      {"tool", 259, ADDED_PLAIN | ADDED_SINGLE_WORD}},
-    {{"[L]", 256, ADDED_LSTRIP}, {"[R]", 257, ADDED_PLAIN | ADDED_RSTRIP},
-     {"[B]", 258, ADDED_PLAIN | ADDED_LSTRIP | ADDED_RSTRIP}, {" [S]", 259, ADDED_PLAIN}},
+    {{"[L]", 256, ADDED_LSTRIP},
+     {"[R]", 257, ADDED_PLAIN | ADDED_RSTRIP},
+     {"[B]", 258, ADDED_PLAIN | ADDED_LSTRIP | ADDED_RSTRIP},
+     {" [S]", 259, ADDED_PLAIN}},
     {{"an", 256, ADDED_PLAIN | ADDED_SINGLE_WORD},
      {"\xc3\xa9\xc3\xa9", 257, ADDED_PLAIN | ADDED_NORMALIZED | ADDED_SINGLE_WORD},
-     {"__", 258, ADDED_PLAIN | ADDED_SINGLE_WORD}, {"\xc3\xa9t\xc3\xa9", 259, ADDED_PLAIN | ADDED_NORMALIZED}},
-    {{"e\xcc\x81", 256, ADDED_PLAIN}, {"\xc3\xa9x", 257, ADDED_PLAIN | ADDED_NORMALIZED},
-     {"\xe2\x84\xab", 258, ADDED_PLAIN | ADDED_NORMALIZED}, {"o\xcc\x88", 259, ADDED_NORMALIZED}},
-    {{"  ", 256, ADDED_PLAIN}, {"   ", 257, ADDED_PLAIN | ADDED_NORMALIZED},
-     {"\n", 258, ADDED_PLAIN | ADDED_NORMALIZED}, {" \n", 259, ADDED_PLAIN | ADDED_RSTRIP}},
-    {{"ab", 256, 0}, {"abc", 257, ADDED_PLAIN}, {"bcd", 258, ADDED_PLAIN | ADDED_NORMALIZED},
+     {"__", 258, ADDED_PLAIN | ADDED_SINGLE_WORD},
+     {"\xc3\xa9t\xc3\xa9", 259, ADDED_PLAIN | ADDED_NORMALIZED}},
+    {{"e\xcc\x81", 256, ADDED_PLAIN},
+     {"\xc3\xa9x", 257, ADDED_PLAIN | ADDED_NORMALIZED},
+     {"\xe2\x84\xab", 258, ADDED_PLAIN | ADDED_NORMALIZED},
+     {"o\xcc\x88", 259, ADDED_NORMALIZED}},
+    {{"  ", 256, ADDED_PLAIN},
+     {"   ", 257, ADDED_PLAIN | ADDED_NORMALIZED},
+     {"\n", 258, ADDED_PLAIN | ADDED_NORMALIZED},
+     {" \n", 259, ADDED_PLAIN | ADDED_RSTRIP}},
+    {{"ab", 256, 0},
+     {"abc", 257, ADDED_PLAIN},
+     {"bcd", 258, ADDED_PLAIN | ADDED_NORMALIZED},
      {"bb", 259, ADDED_PLAIN | ADDED_LSTRIP | ADDED_RSTRIP | ADDED_SINGLE_WORD}},
 };
 
@@ -52,8 +63,14 @@ static const struct {
     {2, "an ant an", "{0} ant {0}", "{0} ant {0}"},
     {2, "ban an", "ban {0}", "ban {0}"},
     {2, "an_an __ an__ __", "an_an {2} an__ {2}", "an_an {2} an__ {2}"},
-    {2, "\xc3\xa9\xc3\xa9 e\xcc\x81\xc3\xa9 \xc3\xa9""e\xcc\x81""a", "{1} {1} \xc3\xa9\xc3\xa9""a",
-     "{1} {1} \xc3\xa9\xc3\xa9""a"},
+    {2,
+     "\xc3\xa9\xc3\xa9 e\xcc\x81\xc3\xa9 \xc3\xa9"
+     "e\xcc\x81"
+     "a",
+     "{1} {1} \xc3\xa9\xc3\xa9"
+     "a",
+     "{1} {1} \xc3\xa9\xc3\xa9"
+     "a"},
     {2, "e\xcc\x81te\xcc\x81 \xc3\xa9t\xc3\xa9", "{3} {3}", "{3} {3}"},
     {2, "an\xcc\x81 an\xe2\x80\x8d an-an", "a\xc5\x84 an\xe2\x80\x8d {0}-{0}", "a\xc5\x84 an\xe2\x80\x8d {0}-{0}"},
     {2, "an2 2an an\xc2\xb2", "an2 2an {0}\xc2\xb2", "an2 2an {0}\xc2\xb2"},
@@ -118,7 +135,8 @@ static void found_as_the_library_does(void **state)
                 for (int parsed = 0; parsed < 2 && cases[i].set == (int)k; parsed++) {
                     char shown[256];
                     ids.length = 0;
-                    assert_int_equal(encoder_encode(e, cases[i].text, strlen(cases[i].text), parsed, &ids, NULL), PLM_OK);
+                    assert_int_equal(encoder_encode(e, cases[i].text, strlen(cases[i].text), parsed, &ids, NULL),
+                                     PLM_OK);
                     show(&ids, shown);
                     assert_string_equal(shown, parsed ? cases[i].parsed : cases[i].plain);
                 }
@@ -131,16 +149,25 @@ static void found_as_the_library_does(void **state)
     }
 }
 
-/* A token that takes white space along leaves none of it to the next; what is left of that one stands, or nothing is. */
+/* A token that takes white space along leaves none of it to the next; what is left of that one stands, or nothing is.
+ */
 static void white_space_once(void **state)
 {
     (void)state;
-    static const struct special_token added[] = {{"<a>", 256, ADDED_PLAIN | ADDED_RSTRIP}, {" \t", 257, ADDED_PLAIN | ADDED_LSTRIP},
-                                                 {"\t<b>", 258, ADDED_PLAIN | ADDED_LSTRIP}, {"\xff\xfe", 259, ADDED_PLAIN | ADDED_SINGLE_WORD}};
+    static const struct special_token added[] = {{"<a>", 256, ADDED_PLAIN | ADDED_RSTRIP},
+                                                 {" \t", 257, ADDED_PLAIN | ADDED_LSTRIP},
+                                                 {"\t<b>", 258, ADDED_PLAIN | ADDED_LSTRIP},
+                                                 {"\xff\xfe", 259, ADDED_PLAIN | ADDED_SINGLE_WORD}};
     static const struct {
         const char *text, *want;
-    } texts[] = {{"<a> \tx", "{0}x"}, {"<a> \t<b>", "{0}<b>"}, {"<a>\t<b> ", "{0}{2} "}, {"  \t", "{1}"}, {"\xfd\xff\xfe\x80", "\xfd{3}\x80"},
-                 {"a\xff\xfe", "a\xff\xfe"}, {"\xc3\xa9\xff\xfe", "\xc3\xa9\xff\xfe"}, {" \xff\xfe\xc3", " {3}\xc3"}};
+    } texts[] = {{"<a> \tx", "{0}x"},
+                 {"<a> \t<b>", "{0}<b>"},
+                 {"<a>\t<b> ", "{0}{2} "},
+                 {"  \t", "{1}"},
+                 {"\xfd\xff\xfe\x80", "\xfd{3}\x80"},
+                 {"a\xff\xfe", "a\xff\xfe"},
+                 {"\xc3\xa9\xff\xfe", "\xc3\xa9\xff\xfe"},
+                 {" \xff\xfe\xc3", " {3}\xc3"}};
     struct tokenizer *t = byte_tokenizer(added, 4);
     struct encoder *e;
     struct token_list ids = {0};
@@ -166,10 +193,11 @@ static void whole_texts(void **state)
         bool bos, eos, parsed;
         const char *text, *want;
     } texts[] = {
-        {true, false, false, "ab", "{0}ab"},       {true, true, false, "ab", "{0}ab{1}"},     {false, true, false, "", "{1}"},
-        {true, false, true, "<s>ab", "{0}ab"},     {true, false, false, "<s>ab", "{0}<s>ab"}, {true, true, true, "<s>a</s>", "{0}a{1}"},
-        {true, false, true, "a<s>", "{0}a{0}"},    {true, false, true, "<s><s>", "{0}{0}"},   {false, false, true, "<s>", "{0}"},
-        {true, true, true, "", "{0}{1}"},
+        {true, false, false, "ab", "{0}ab"},       {true, true, false, "ab", "{0}ab{1}"},
+        {false, true, false, "", "{1}"},           {true, false, true, "<s>ab", "{0}ab"},
+        {true, false, false, "<s>ab", "{0}<s>ab"}, {true, true, true, "<s>a</s>", "{0}a{1}"},
+        {true, false, true, "a<s>", "{0}a{0}"},    {true, false, true, "<s><s>", "{0}{0}"},
+        {false, false, true, "<s>", "{0}"},        {true, true, true, "", "{0}{1}"},
     };
     struct tokenizer *t = byte_tokenizer(added, 2);
     struct encoder *e;
@@ -180,7 +208,8 @@ static void whole_texts(void **state)
         const struct tokenizer_marks m = {256, 257, texts[i].bos, texts[i].eos};
         assert_int_equal(tokenizer_set_marks(t, &m, "test", NULL), PLM_OK);
         ids.length = 0;
-        assert_int_equal(encoder_encode_whole(e, texts[i].text, strlen(texts[i].text), texts[i].parsed, &ids, NULL), PLM_OK);
+        assert_int_equal(encoder_encode_whole(e, texts[i].text, strlen(texts[i].text), texts[i].parsed, &ids, NULL),
+                         PLM_OK);
         show(&ids, shown);
         assert_string_equal(shown, texts[i].want);
     }
@@ -211,7 +240,8 @@ static void merges_ignored(void **state)
     assert_int_equal(tokenizer_create(&t, token, length, 258, merges, 1, NULL, 0, NULL), PLM_OK);
     assert_int_equal(encoder_create(&e, t, NULL), PLM_OK);
     for (int ignore = 0; ignore < 2; ignore++) {
-        assert_int_equal(tokenizer_set_pipeline(t, &(struct tokenizer_pipeline){.ignore_merges = ignore}, NULL), PLM_OK);
+        assert_int_equal(tokenizer_set_pipeline(t, &(struct tokenizer_pipeline){.ignore_merges = ignore}, NULL),
+                         PLM_OK);
         ids.length = 0;
         assert_int_equal(encoder_encode(e, "abc abcd", 8, false, &ids, NULL), PLM_OK);
         show(&ids, shown);

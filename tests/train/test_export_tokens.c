@@ -29,9 +29,13 @@ static void put(const char *dir, const char *name, const char *text)
 /* The 256 bytes and tokens of every kind; "</s>" and "~" end a text. */
 static void write_model(char *dir, size_t size)
 {
-    static const struct special_token added[] = {
-        {"<s>", 256, 0}, {"</s>", 257, ADDED_RSTRIP}, {"<call>", 258, ADDED_PLAIN}, {"caf\u00e9", 259, ADDED_PLAIN | ADDED_NORMALIZED},
-        {"word", 260, ADDED_PLAIN | ADDED_SINGLE_WORD | ADDED_LSTRIP}, {"<unk>", 262, 0}, {"<|im_end|>", 263, 0}};
+    static const struct special_token added[] = {{"<s>", 256, 0},
+                                                 {"</s>", 257, ADDED_RSTRIP},
+                                                 {"<call>", 258, ADDED_PLAIN},
+                                                 {"caf\u00e9", 259, ADDED_PLAIN | ADDED_NORMALIZED},
+                                                 {"word", 260, ADDED_PLAIN | ADDED_SINGLE_WORD | ADDED_LSTRIP},
+                                                 {"<unk>", 262, 0},
+                                                 {"<|im_end|>", 263, 0}};
     struct model_config c = small_config();
     char bytes[256];
     const char *token[TOKENS] = {NULL};
@@ -51,8 +55,9 @@ static void write_model(char *dir, size_t size)
     assert_int_equal(tokenizer_set_pipeline(t, &pipeline, NULL), PLM_OK);
     char *json = tokenizer_to_json(t, &n);
     put(dir, "tokenizer.json", json);
-    put(dir, "tokenizer_config.json", "{\"bos_token\": \"<s>\", \"eos_token\": {\"content\": \"</s>\"}, \"add_bos_token\": true, "
-                                      "\"plm_token_kinds\": {\"262\": 2, \"261\": 6}, \"plm_unused_tokens\": {\"270\": \"<free space>\"}}");
+    put(dir, "tokenizer_config.json",
+        "{\"bos_token\": \"<s>\", \"eos_token\": {\"content\": \"</s>\"}, \"add_bos_token\": true, "
+        "\"plm_token_kinds\": {\"262\": 2, \"261\": 6}, \"plm_unused_tokens\": {\"270\": \"<free space>\"}}");
     put(dir, "generation_config.json", "{\"eos_token_id\": [257, 126]}");
     free(json);
     tokenizer_free(t);
@@ -77,7 +82,8 @@ static void convert(const char *from, const char *to, bool gguf)
     assert_true(export_type_by_name(&type, "f32"));
     int code = model_card_read(&card, m, from, &st);
     if (!code)
-        code = gguf ? export_gguf(m, &card, &type, "test", to, &summary, &st) : export_hf(m, &card, DTYPE_F32, 0, to, &summary, &st);
+        code = gguf ? export_gguf(m, &card, &type, "test", to, &summary, &st)
+                    : export_hf(m, &card, DTYPE_F32, 0, to, &summary, &st);
     if (code)
         fail_msg("%s", st.message);
     export_summary_free(&summary);
@@ -90,7 +96,8 @@ static void assert_same_tokens(const char *a, const char *b)
     struct plm_model *x = open_or_fail(a), *y = open_or_fail(b);
     for (int32_t id = 0; id < VOCAB; id++) {
         size_t n = 0, m = 0;
-        const char *text = tokenizer_token(x->tokenizer, id, &n, NULL), *other = tokenizer_token(y->tokenizer, id, &m, NULL);
+        const char *text = tokenizer_token(x->tokenizer, id, &n, NULL),
+                   *other = tokenizer_token(y->tokenizer, id, &m, NULL);
         if (!text) {
             text = tokenizer_unused(x->tokenizer, id, &n);
             other = tokenizer_unused(y->tokenizer, id, &m);
@@ -101,7 +108,8 @@ static void assert_same_tokens(const char *a, const char *b)
         assert_int_equal(tokenizer_traits(x->tokenizer, id), tokenizer_traits(y->tokenizer, id));
     }
     assert_memory_equal(tokenizer_marks(x->tokenizer), tokenizer_marks(y->tokenizer), sizeof(struct tokenizer_marks));
-    assert_memory_equal(tokenizer_pipeline(x->tokenizer), tokenizer_pipeline(y->tokenizer), sizeof(struct tokenizer_pipeline));
+    assert_memory_equal(tokenizer_pipeline(x->tokenizer), tokenizer_pipeline(y->tokenizer),
+                        sizeof(struct tokenizer_pipeline));
     assert_int_equal(x->ends.n, 2);
     assert_int_equal(y->ends.n, 2); /* not "<|im_end|>": it was not declared */
     for (int i = 0; i < 2; i++)
