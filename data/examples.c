@@ -66,7 +66,8 @@ static int render_text(const char *text, struct encoder *e, int32_t end_of_text,
 {
     const size_t first = ids->length;
     if (end_of_text < 0)
-        return status_set(st, PLM_EUNSUPPORTED, "a row is a text, but the tokenizer has no token to end it with: declare an eos_token in tokenizer_config.json");
+        return status_set(st, PLM_EUNSUPPORTED, "a row is a text, but the tokenizer has no token to end it with: "
+                          "declare an eos_token in tokenizer_config.json");
     int code = encoder_begin(e, ids, st);
     if (!code)
         code = encoder_encode(e, text, strlen(text), false, ids, st);

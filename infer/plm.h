@@ -50,8 +50,8 @@ void plm_model_close(struct plm_model *model);
 int plm_model_vocab_size(const struct plm_model *model);     /* rows of the embedding, V */
 int plm_model_context_length(const struct plm_model *model); /* positions the model was trained for */
 
-/* A whole text, such as a prompt, to token ids: with the tokens that the model's files put around every text (add_bos_token,
- * add_eos_token), once. At most `capacity` ids are written to `tokens`; *n_tokens receives how many there are (more than
+/* A whole text, such as a prompt, to token ids: with the tokens that the model's files put around every text
+ * (add_bos_token, add_eos_token), once. At most `capacity` ids are written to `tokens`; *n_tokens receives how many there are (more than
  * capacity: PLM_ELIMIT, call again with room). parse_special: text such as "<|im_end|>" becomes the special token.
  * Text that is not UTF-8 is tokenised byte by byte. Fails with PLM_EUNSUPPORTED when the model came without a tokenizer. */
 int plm_tokenize(const struct plm_model *model, const char *text, size_t text_bytes, bool parse_special,
@@ -65,8 +65,9 @@ int plm_tokenize_piece(const struct plm_model *model, const char *text, size_t t
  * `special`), and points *bytes at memory owned by the model. A token outside the vocabulary gives 0 bytes. */
 size_t plm_token_bytes(const struct plm_model *model, int32_t token, bool special, const char **bytes);
 
-/* Whether generation ends with this token; all such tokens (*n, owned by the model). They are what the model's files declare: eos_token_id of
- * config.json and generation_config.json, eos, eot and eom of a GGUF file, the end of a turn of the template it was trained with. */
+/* Whether generation ends with this token; all such tokens (*n, owned by the model). They are what the model's files
+ * declare: eos_token_id of config.json and generation_config.json, eos, eot and eom of a GGUF file, the end of a turn of
+ * the model's chat template. */
 bool plm_token_ends(const struct plm_model *model, int32_t token);
 const int32_t *plm_end_tokens(const struct plm_model *model, size_t *n);
 

@@ -115,7 +115,8 @@ static int tokenize(const struct plm_model *model, const char *prompt, bool spec
         code = encoder_encode_whole(encoder, prompt, strlen(prompt), special, ids, st);
     encoder_free(encoder);
     if (!code && tokenizer_marks(model->tokenizer)->add_eos)
-        log_info("the model's files end every text with token %d (add_eos_token): the prompt too", (int)tokenizer_marks(model->tokenizer)->eos);
+        log_info("the model's files end every text with token %d (add_eos_token): the prompt too",
+                 (int)tokenizer_marks(model->tokenizer)->eos);
     return code;
 }
 

@@ -12,7 +12,16 @@
 #include "tools/arguments.h"
 #include "tools/command.h"
 
-enum { KEY_THREADS = 256, KEY_MAX_TOKEN, KEY_MIN_COUNT, KEY_WORD_MEMORY, KEY_TEXT_FIELD, KEY_STATS, KEY_SKIP_SPECIAL, KEY_BARE };
+enum {
+    KEY_THREADS = 256,
+    KEY_MAX_TOKEN,
+    KEY_MIN_COUNT,
+    KEY_WORD_MEMORY,
+    KEY_TEXT_FIELD,
+    KEY_STATS,
+    KEY_SKIP_SPECIAL,
+    KEY_BARE
+};
 
 /* All of a stream, malloc'ed. */
 static int read_stream(FILE *in, char **out, size_t *length, struct plm_status *st)
@@ -238,7 +247,8 @@ struct code_arguments {
 static const struct argp_option encode_options[] = {
     {"tokenizer", 't', "PATH", 0, "tokenizer.json, or a directory that has one (default .)", 0},
     {"special", 's', NULL, 0, "text such as <|im_end|> becomes the special token", 0},
-    {"bare", KEY_BARE, NULL, 0, "without the tokens that the tokenizer puts around every text (add_bos_token, add_eos_token)", 0},
+    {"bare", KEY_BARE, NULL, 0,
+     "without the tokens that the tokenizer puts around every text (add_bos_token, add_eos_token)", 0},
     {"stats", KEY_STATS, NULL, 0, "print bytes, tokens, bytes per token and speed to standard error", 0},
     {0},
 };
@@ -333,7 +343,8 @@ static int run_encode(int argc, char **argv)
         code = read_input(&a, &text, &length, &st);
     double begin = seconds_now();
     if (!code)
-        code = a.bare ? encoder_encode(e, text, length, a.special, &ids, &st) : encoder_encode_whole(e, text, length, a.special, &ids, &st);
+        code = a.bare ? encoder_encode(e, text, length, a.special, &ids, &st)
+                      : encoder_encode_whole(e, text, length, a.special, &ids, &st);
     double seconds = seconds_now() - begin;
     if (!code) {
         for (size_t i = 0; i < ids.length; i++)

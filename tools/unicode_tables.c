@@ -68,8 +68,8 @@ static enum unicode_class class_of(uint32_t c)
     }
 }
 
-/* \w as regular expressions have it (UTS #18, annex C): alphabetic, marks, decimal digits, connectors, join controls. Alphabetic beyond letters,
- * letter numbers and marks are circled and squared letters only. */
+/* \w as regular expressions have it (UTS #18, annex C): alphabetic, marks, decimal digits, connectors, join controls.
+ * Alphabetic beyond letters, letter numbers and marks are circled and squared letters only. */
 static bool is_word(uint32_t c)
 {
     switch (utf8proc_category((int32_t)c)) {

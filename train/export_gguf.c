@@ -186,15 +186,17 @@ static int put_traits(struct gguf_writer *w, const struct tokenizer *k, struct p
         }
     }
     if (n)
-        log_info("%llu added tokens have traits (normalized, lstrip, rstrip, single_word) that llama.cpp does not know; " ADDED_TRAITS_KEY
-                 " keeps them", (unsigned long long)(n / 2));
+        log_info("%llu added tokens have traits (normalized, lstrip, rstrip, single_word) that llama.cpp does not "
+                 "know; " ADDED_TRAITS_KEY " keeps them",
+                 (unsigned long long)(n / 2));
     const int code = n ? gguf_set_i32s(w, ADDED_TRAITS_KEY, pairs, n, st) : PLM_OK;
     free(pairs);
     return code;
 }
 
 /* What begins and ends a text, in llama.cpp's keys and exactly. */
-static int put_ends(struct gguf_writer *w, const struct plm_model *m, const struct model_card *card, struct plm_status *st)
+static int put_ends(struct gguf_writer *w, const struct plm_model *m, const struct model_card *card,
+                    struct plm_status *st)
 {
     const struct tokenizer_marks *marks = tokenizer_marks(m->tokenizer);
     struct end_tokens ends;
@@ -234,7 +236,8 @@ static int put_tokenizer(struct gguf_writer *w, const struct plm_model *m, const
     if (!code && pipeline->no_nfc)
         code = gguf_set_bool(w, NO_NFC_KEY, true, st);
     if (!code && pipeline->ignore_merges)
-        log_info("llama.cpp applies merges where this tokenizer ignores them (ignore_merges); " IGNORE_MERGES_KEY " keeps that");
+        log_info("llama.cpp applies merges where this tokenizer ignores them (ignore_merges); " IGNORE_MERGES_KEY
+                 " keeps that");
     if (!code && pipeline->ignore_merges)
         code = gguf_set_bool(w, IGNORE_MERGES_KEY, true, st);
     if (!code)

@@ -61,8 +61,8 @@ static int put_config(const struct plm_model *m, const struct model_card *card, 
 }
 
 /* A chat ends at the end of a turn as well as at the end of a text. */
-static int put_generation_config(const struct plm_model *m, const struct model_card *card, const char *dir, struct export_summary *summary,
-                                 struct plm_status *st)
+static int put_generation_config(const struct plm_model *m, const struct model_card *card, const char *dir,
+                                 struct export_summary *summary, struct plm_status *st)
 {
     struct end_tokens ends = {0};
     json_t *eos = json_array();
@@ -96,8 +96,9 @@ static json_t *added_tokens(const struct plm_model *m)
         if (!text || kind == TOKEN_NORMAL || kind == TOKEN_BYTE)
             continue;
         snprintf(key, sizeof key, "%d", (int)id);
-        json_object_set_new(all, key, json_pack("{s:s%, s:b, s:b, s:b, s:b, s:b}", "content", text, length, "lstrip", !!(traits & ADDED_LSTRIP), "normalized",
-                                                !!(traits & ADDED_NORMALIZED), "rstrip", !!(traits & ADDED_RSTRIP), "single_word",
+        json_object_set_new(all, key, json_pack("{s:s%, s:b, s:b, s:b, s:b, s:b}", "content", text, length, "lstrip",
+                                                !!(traits & ADDED_LSTRIP), "normalized", !!(traits & ADDED_NORMALIZED),
+                                                "rstrip", !!(traits & ADDED_RSTRIP), "single_word",
                                                 !!(traits & ADDED_SINGLE_WORD), "special", !(traits & ADDED_PLAIN)));
     }
     return all;
@@ -149,7 +150,8 @@ static int put_tokenizer(const struct plm_model *m, const struct model_card *car
     const struct tokenizer_marks *marks = tokenizer_marks(m->tokenizer);
     json_t *chat = card->chat_template ? json_string(card->chat_template) : json_null();
     json_t *root = json_pack("{s:s, s:b, s:o, s:o, s:o, s:o, s:n, s:i, s:b, s:o}", "tokenizer_class", "PreTrainedTokenizerFast",
-                             "add_prefix_space", 0, "added_tokens_decoder", added_tokens(m), "bos_token", token_text(m, marks->bos), "eos_token", token_text(m, card->eos),
+                             "add_prefix_space", 0, "added_tokens_decoder", added_tokens(m), "bos_token",
+                             token_text(m, marks->bos), "eos_token", token_text(m, card->eos),
                              "pad_token", token_text(m, card->eos), "unk_token", "model_max_length", m->config.max_position_embeddings,
                              "clean_up_tokenization_spaces", 0, "chat_template", chat);
     json_object_set_new(root, "add_bos_token", json_boolean(marks->add_bos));

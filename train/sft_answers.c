@@ -30,8 +30,8 @@ static int create_completer(struct sft_answers *a, const struct sft_renderer *r,
     struct plm_sampling sampling = plm_sampling_default();
     sampling.temperature = (float)a->c->temperature;
     sampling.top_p = 1;
-    const struct completer_options o = {.n_threads = pool_size(a->t->pool), .max_batch = a->c->batch, .sampling = sampling, .end_tokens = ends.ids,
-        .n_end_tokens = ends.n, .packed = true};
+    const struct completer_options o = {.n_threads = pool_size(a->t->pool), .max_batch = a->c->batch, .sampling = sampling,
+        .end_tokens = ends.ids, .n_end_tokens = ends.n, .packed = true};
     if (!code)
         code = completer_create(&a->completer, &a->t->view, &o, st); /* copies the end tokens */
     free(ends.ids);

@@ -213,7 +213,8 @@ int trainer_open(struct trainer *t, const struct trainer_options *o, struct comm
     if (code)
         return code;
     t->first_step = t->state.step;
-    t->view = (struct plm_model){.config = t->step.config, .table = t->step.table, .weights = t->step.bound, .tokenizer = t->tokenizer, .ends = t->view.ends};
+    t->view = (struct plm_model){.config = t->step.config, .table = t->step.table, .weights = t->step.bound, .tokenizer = t->tokenizer,
+                                 .ends = t->view.ends};
     code = comm_agree(comm, open_files(t, st), st);
     if (code || comm->rank != 0)
         return code;

@@ -186,7 +186,8 @@ static int read_ends(struct plm_model *m, const char *path, struct plm_status *s
                        : end_tokens_read_directory(&m->ends, m->tokenizer, m->config.vocab_size, path, st);
     if (code || !model_has_chat_template(m) || !m->tokenizer)
         return code;
-    if (model_chat_template(&chat, m, NULL, NULL) == PLM_OK && chat_template_end(chat, m->tokenizer, &turn_end, NULL) == PLM_OK)
+    if (model_chat_template(&chat, m, NULL, NULL) == PLM_OK &&
+        chat_template_end(chat, m->tokenizer, &turn_end, NULL) == PLM_OK)
         code = end_tokens_add(&m->ends, turn_end, st); /* a template that is no good is an error where it is used */
     chat_template_free(chat);
     return code;
@@ -247,8 +248,8 @@ int plm_model_vocab_size(const struct plm_model *m) { return m->config.vocab_siz
 
 int plm_model_context_length(const struct plm_model *m) { return m->config.max_position_embeddings; }
 
-static int tokenize(const struct plm_model *m, const char *text, size_t text_bytes, bool whole, bool parse_special, int32_t *tokens,
-                    size_t capacity, size_t *n_tokens, struct plm_status *st)
+static int tokenize(const struct plm_model *m, const char *text, size_t text_bytes, bool whole, bool parse_special,
+                    int32_t *tokens, size_t capacity, size_t *n_tokens, struct plm_status *st)
 {
     *n_tokens = 0;
     if (!m->tokenizer)
@@ -272,14 +273,14 @@ static int tokenize(const struct plm_model *m, const char *text, size_t text_byt
     return code;
 }
 
-int plm_tokenize(const struct plm_model *m, const char *text, size_t text_bytes, bool parse_special, int32_t *tokens, size_t capacity,
-                 size_t *n_tokens, struct plm_status *st)
+int plm_tokenize(const struct plm_model *m, const char *text, size_t text_bytes, bool parse_special, int32_t *tokens,
+                 size_t capacity, size_t *n_tokens, struct plm_status *st)
 {
     return tokenize(m, text, text_bytes, true, parse_special, tokens, capacity, n_tokens, st);
 }
 
-int plm_tokenize_piece(const struct plm_model *m, const char *text, size_t text_bytes, bool parse_special, int32_t *tokens, size_t capacity,
-                       size_t *n_tokens, struct plm_status *st)
+int plm_tokenize_piece(const struct plm_model *m, const char *text, size_t text_bytes, bool parse_special,
+                       int32_t *tokens, size_t capacity, size_t *n_tokens, struct plm_status *st)
 {
     return tokenize(m, text, text_bytes, false, parse_special, tokens, capacity, n_tokens, st);
 }
@@ -298,7 +299,10 @@ int32_t plm_token_eos(const struct plm_model *m)
     return eos < 0 && m->ends.n ? m->ends.ids[0] : eos;
 }
 
-int32_t plm_token_bos(const struct plm_model *m) { return m->tokenizer ? tokenizer_marks(m->tokenizer)->bos : -1; }
+int32_t plm_token_bos(const struct plm_model *m)
+{
+    return m->tokenizer ? tokenizer_marks(m->tokenizer)->bos : -1;
+}
 
 const int32_t *plm_end_tokens(const struct plm_model *m, size_t *n)
 {
@@ -306,4 +310,7 @@ const int32_t *plm_end_tokens(const struct plm_model *m, size_t *n)
     return m->ends.ids;
 }
 
-bool plm_token_ends(const struct plm_model *m, int32_t token) { return end_tokens_has(&m->ends, token); }
+bool plm_token_ends(const struct plm_model *m, int32_t token)
+{
+    return end_tokens_has(&m->ends, token);
+}

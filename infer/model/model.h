@@ -19,7 +19,7 @@ struct plm_model {
     struct tokenizer *tokenizer;    /* NULL when the model came without one */
     struct end_tokens ends;         /* any of them ends a text */
     char *chat_template, *refine_template; /* what it was trained on (infer/model/templates.h); NULL: not known */
-    struct brought_template brought; /* the chat template of its other files */
+    struct brought_template brought;       /* the chat template of its other files */
     struct safetensors_set safetensors; /* the mapped files behind the weights: these, */
     struct gguf *gguf;              /* or this one */
     struct neurons *neurons;        /* neuron-major copies (infer/model/neurons.h); NULL: none, decoding is dense */
@@ -31,8 +31,9 @@ struct plm_model {
 #define NO_NFC_KEY "plm.tokenizer.no_nfc"
 #define IGNORE_MERGES_KEY "plm.tokenizer.ignore_merges"
 
-/* The tokenizer of a GGUF file (tokenizer.ggml.*), as llama.cpp reads it: a file without `pre` is read as qwen2, one without `token_type` has
- * special tokens where they look like <|...|>; both are noted. NULL in *out when the file has none. */
+/* The tokenizer of a GGUF file (tokenizer.ggml.*), as llama.cpp reads it: a file without `pre` is read as qwen2, one
+ * without `token_type` has special tokens where they look like <|...|>; both are noted. NULL in *out when the file has
+ * none. */
 int gguf_read_tokenizer(struct tokenizer **out, const struct gguf *g, struct plm_status *st);
 
 /* Hyper-parameters of a GGUF file of architecture plm (plm.md 2.1). */

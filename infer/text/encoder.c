@@ -278,7 +278,8 @@ static int append_id(struct token_list *ids, int32_t id, struct plm_status *st)
 }
 
 /* Normalised text without added tokens. */
-static int encode_words(struct encoder *e, const char *text, size_t length, struct token_list *ids, struct plm_status *st)
+static int encode_words(struct encoder *e, const char *text, size_t length, struct token_list *ids,
+                        struct plm_status *st)
 {
     int code = PLM_OK;
     for (size_t i = 0; i < length && !code;) {
@@ -294,9 +295,10 @@ static int encode_words(struct encoder *e, const char *text, size_t length, stru
 }
 
 /* Text in which the tokens of `set` stand for themselves; `between` takes what lies between them. */
-static int encode_between(struct encoder *e, const struct added_set *set, const char *text, size_t length, bool parse_special,
-                          int (*between)(struct encoder *, const char *, size_t, bool, struct token_list *, struct plm_status *),
-                          struct token_list *ids, struct plm_status *st)
+static int
+encode_between(struct encoder *e, const struct added_set *set, const char *text, size_t length, bool parse_special,
+               int (*between)(struct encoder *, const char *, size_t, bool, struct token_list *, struct plm_status *),
+               struct token_list *ids, struct plm_status *st)
 {
     struct added_walk w = {.text = text, .length = length, .parse_special = parse_special};
     int code = PLM_OK;
@@ -310,14 +312,16 @@ static int encode_between(struct encoder *e, const struct added_set *set, const 
     return !code && w.taken < length ? between(e, text + w.taken, length - w.taken, parse_special, ids, st) : code;
 }
 
-static int encode_rest(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids, struct plm_status *st)
+static int encode_rest(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids,
+                       struct plm_status *st)
 {
     (void)parse_special;
     return encode_words(e, text, length, ids, st);
 }
 
 /* Text without the added tokens that are found before normalisation. */
-static int encode_piece(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids, struct plm_status *st)
+static int encode_piece(struct encoder *e, const char *text, size_t length, bool parse_special, struct token_list *ids,
+                        struct plm_status *st)
 {
     const int code = e->t->pipeline.no_nfc ? PLM_OK : nfc_normalize(&e->nfc, text, length, &text, &length, st);
     return code ? code : encode_between(e, e->t->normalized, text, length, parse_special, encode_rest, ids, st);
@@ -343,7 +347,8 @@ int encoder_encode_whole(struct encoder *e, const char *text, size_t length, boo
     const size_t first = ids->length;
     if (!code)
         code = encoder_encode(e, text, length, parse_special, ids, st);
-    if (!code && m->add_bos && first > 0 && ids->length > first && ids->data[first - 1] == m->bos && ids->data[first] == m->bos)
+    if (!code && m->add_bos && first > 0 && ids->length > first && ids->data[first - 1] == m->bos &&
+        ids->data[first] == m->bos)
         memmove(ids->data + first, ids->data + first + 1, (--ids->length - first) * sizeof *ids->data);
     if (!code && m->add_eos && (ids->length == first || ids->data[ids->length - 1] != m->eos))
         code = append_id(ids, m->eos, st);

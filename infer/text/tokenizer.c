@@ -80,8 +80,9 @@ static int copy_tokens(struct tokenizer *t, const char *const *bytes, const size
         const bool word = text[id] && n[id] == bytes_here && !memcmp(text[id], specials[i].text, bytes_here);
         text[id] = specials[i].text;
         n[id] = bytes_here;
-        t->flags[id] = (uint16_t)(FLAG_PRESENT | FLAG_ADDED | (word ? FLAG_ORDINARY : 0) |
-                                  (specials[i].traits & ADDED_PLAIN ? 0 : FLAG_SPECIAL) | specials[i].traits >> 1 << FLAG_TRAITS);
+        t->flags[id] =
+            (uint16_t)(FLAG_PRESENT | FLAG_ADDED | (word ? FLAG_ORDINARY : 0) |
+                       (specials[i].traits & ADDED_PLAIN ? 0 : FLAG_SPECIAL) | specials[i].traits >> 1 << FLAG_TRAITS);
     }
     size_t total = 0;
     for (int32_t i = 0; i < t->n_vocab; i++) {

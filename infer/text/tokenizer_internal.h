@@ -12,13 +12,13 @@
 #define MERGE_NONE UINT32_MAX
 
 enum {
-    FLAG_PRESENT = 1,   /* the id has a token */
-    FLAG_ORDINARY = 2,  /* a word of the vocabulary, which merges make */
-    FLAG_ADDED = 4,     /* found in the text before anything else */
-    FLAG_SPECIAL = 8,   /* added, and not part of decoded text */
-    FLAG_BYTE = 16,     /* called BYTE by a file */
-    FLAG_UNKNOWN = 32,  /* called UNKNOWN */
-    FLAG_TRAITS = 6,    /* shift of ADDED_NORMALIZED and the bits above it */
+    FLAG_PRESENT = 1,  /* the id has a token */
+    FLAG_ORDINARY = 2, /* a word of the vocabulary, which merges make */
+    FLAG_ADDED = 4,    /* found in the text before anything else */
+    FLAG_SPECIAL = 8,  /* added, and not part of decoded text */
+    FLAG_BYTE = 16,    /* called BYTE by a file */
+    FLAG_UNKNOWN = 32, /* called UNKNOWN */
+    FLAG_TRAITS = 6,   /* shift of ADDED_NORMALIZED and the bits above it */
 };
 
 /* Ordinary tokens by their bytes. */
@@ -49,11 +49,11 @@ struct tokenizer {
     struct merge_entry *merge_table; /* open addressing, merge_mask + 1 entries, at most half full */
     size_t merge_mask;
     int32_t byte_token[256];
-    int32_t *added;        /* (n_added), in the order given */
+    int32_t *added; /* (n_added), in the order given */
     int n_added;
     struct added_set *raw, *normalized; /* of these: those found in the text as given, and in normalised text */
     struct tokenizer_pipeline pipeline;
-    struct token_index words; /* with ignore_merges */
+    struct token_index words;    /* with ignore_merges */
     struct unused_token *unused; /* (n_unused) */
     int n_unused;
     struct tokenizer_marks marks;

@@ -29,20 +29,25 @@ static struct special_token *find_added(const struct pieces *p, const char *text
     return NULL;
 }
 
-/* What is missing or null is false, but "normalized": that is true for a token that is not special, as where it is made. */
-static int read_traits(struct special_token *t, const struct json_value *v, const struct pieces *p, struct plm_status *st)
+/* What is missing or null is false, but "normalized": that is true for a token that is not special, as where it is
+ * made. */
+static int read_traits(struct special_token *t, const struct json_value *v, const struct pieces *p,
+                       struct plm_status *st)
 {
     static const struct {
         const char *key;
         unsigned trait;
-    } all[] = {{"special", ADDED_PLAIN}, {"normalized", ADDED_NORMALIZED}, {"lstrip", ADDED_LSTRIP}, {"rstrip", ADDED_RSTRIP},
+    } all[] = {{"special", ADDED_PLAIN},
+               {"normalized", ADDED_NORMALIZED},
+               {"lstrip", ADDED_LSTRIP},
+               {"rstrip", ADDED_RSTRIP},
                {"single_word", ADDED_SINGLE_WORD}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const struct json_value *given = json_get(v, all[i].key);
         bool value = all[i].trait == ADDED_NORMALIZED && t->traits & ADDED_PLAIN;
         if (!json_is_absent(given) && !json_as_bool(given, &value))
-            return status_set(st, PLM_EFORMAT, "%s: added_tokens[%d] ('%.80s'): %s is neither true nor false", p->where, p->n_added, t->text,
-                              all[i].key);
+            return status_set(st, PLM_EFORMAT, "%s: added_tokens[%d] ('%.80s'): %s is neither true nor false", p->where,
+                              p->n_added, t->text, all[i].key);
         if (value != (all[i].trait == ADDED_PLAIN))
             t->traits |= all[i].trait;
     }

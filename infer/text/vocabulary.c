@@ -112,7 +112,8 @@ bool *vocabulary_merged(const struct vocabulary *v)
     return merged;
 }
 
-/* Whether the pair is new to the set, to which it is added. Slots hold the index of a merge and are at most half full. */
+/* Whether the pair is new to the set, to which it is added. Slots hold the index of a merge and are at most half full.
+ */
 static bool is_new(const struct vocabulary *v, int32_t *slots, size_t mask, int32_t merge)
 {
     const int32_t *pair = v->merges[merge];

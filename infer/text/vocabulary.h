@@ -24,11 +24,12 @@ void vocabulary_free(struct vocabulary *v);
 /* Set token `id` (once) from its printable form. PLM_EFORMAT when a character is outside the byte-level alphabet. */
 int vocabulary_put(struct vocabulary *v, int32_t id, const char *printable, size_t n, struct plm_status *st);
 
-/* An added token of plain ASCII without spaces, which means the same bytes in both forms, may be made by merges as well: set it unless an
- * ordinary token has these bytes. Other texts are left alone. After all ordinary tokens. */
+/* An added token of plain ASCII without spaces, which means the same bytes in both forms, may be made by merges as
+ * well: set it unless an ordinary token has these bytes. Other texts are left alone. After all ordinary tokens. */
 int vocabulary_put_added(struct vocabulary *v, int32_t id, const char *text, size_t n, struct plm_status *st);
 
-/* Whether a merge has it as a side or as its result, for every id: (n), malloc'ed; NULL: out of memory. After all merges. */
+/* Whether a merge has it as a side or as its result, for every id: (n), malloc'ed; NULL: out of memory. After all
+ * merges. */
 bool *vocabulary_merged(const struct vocabulary *v);
 
 /* Append a merge of two printable tokens; or of "a b" in one text. PLM_EFORMAT when a side is not in the vocabulary. */

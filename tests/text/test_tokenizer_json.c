@@ -142,10 +142,14 @@ static void test_refused(void **state)
         const char *says;
     } cases[] = {
         {"\"NFC\"", "\"NFKC\"", PLM_EUNSUPPORTED, "normalizer"},
-        {"{\"type\": \"NFC\"}", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"Lowercase\"}]}", PLM_EUNSUPPORTED, "Lowercase"},
+        {"{\"type\": \"NFC\"}",
+         "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"Lowercase\"}]}",
+         PLM_EUNSUPPORTED, "Lowercase"},
         {"{\"type\": \"NFC\"}", "{\"type\": \"Sequence\"}", PLM_EUNSUPPORTED, "normalizer"},
-        {"\"post_processor\": {\"type\": \"ByteLevel\"", "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": []", PLM_EUNSUPPORTED, "single"},
-        {"\"post_processor\": {\"type\": \"ByteLevel\"", "\"post_processor\": {\"type\": \"RobertaProcessing\", \"cls\": [\"a\", 99999], \"sep\": [\"b\", 1]",
+        {"\"post_processor\": {\"type\": \"ByteLevel\"",
+         "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": []", PLM_EUNSUPPORTED, "single"},
+        {"\"post_processor\": {\"type\": \"ByteLevel\"",
+         "\"post_processor\": {\"type\": \"RobertaProcessing\", \"cls\": [\"a\", 99999], \"sep\": [\"b\", 1]",
          PLM_EFORMAT, "99999"},
         {"\"lstrip\": false", "\"lstrip\": 1", PLM_EFORMAT, "lstrip"},
         {"\"ignore_merges\": false", "\"ignore_merges\": 0", PLM_EFORMAT, "ignore_merges"},
@@ -216,11 +220,13 @@ static void test_accepted(void **state)
 #define NFC "{\"type\": \"NFC\"}"
 #define POST "\"post_processor\": {\"type\": \"ByteLevel\""
 #define SINGLE "{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}"
-#define SPECIALS "\"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [65], \"tokens\": [\"A\"]}, \"</s>\": {\"id\": \"</s>\", \"ids\": [66], \"tokens\": [\"B\"]}}"
+#define SPECIALS                                                                                               \
+    "\"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [65], \"tokens\": [\"A\"]}, \"</s>\": {\"id\": " \
+    "\"</s>\", \"ids\": [66], \"tokens\": [\"B\"]}}"
     static const struct {
         const char *from, *to;
-        int before, behind;     /* tokens around a text */
-        int n;                  /* tokens of "e" and a combining acute accent: two without NFC */
+        int before, behind; /* tokens around a text */
+        int n;              /* tokens of "e" and a combining acute accent: two without NFC */
     } cases[] = {
         {"\"truncation\": null", "\"truncation\": {\"max_length\": 2, \"stride\": 0}", -1, -1, 2},
         {"\"padding\": null", "\"padding\": {\"strategy\": {\"Fixed\": 9}}", -1, -1, 2},
@@ -233,13 +239,21 @@ static void test_accepted(void **state)
         {NFC, "{\"type\": \"Sequence\", \"normalizers\": []}", -1, -1, 3},
         {NFC, "null", -1, -1, 3},
         {POST, "\"post_processor\": null, \"unknown\": {\"x\": 1", -1, -1, 2},
-        {POST, "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, " SINGLE "], "
-         SPECIALS, 65, -1, 2},
-        {POST, "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [" SINGLE ", {\"SpecialToken\": {\"id\": \"</s>\", \"type_id\": 0}}], "
-         SPECIALS, -1, 66, 2},
-        {POST, "\"post_processor\": {\"type\": \"RobertaProcessing\", \"cls\": [\"A\", 65], \"sep\": [\"B\", 66]", 65, 66, 2},
-        {POST, "\"post_processor\": {\"type\": \"Sequence\", \"processors\": [{\"type\": \"ByteLevel\"}, {\"type\": \"BertProcessing\", \"cls\": [\"A\", 65], "
-         "\"sep\": [\"B\", 66]}]", 65, 66, 2},
+        {POST,
+         "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", "
+         "\"type_id\": 0}}, " SINGLE "], " SPECIALS,
+         65, -1, 2},
+        {POST,
+         "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [" SINGLE
+         ", {\"SpecialToken\": {\"id\": \"</s>\", \"type_id\": 0}}], " SPECIALS,
+         -1, 66, 2},
+        {POST, "\"post_processor\": {\"type\": \"RobertaProcessing\", \"cls\": [\"A\", 65], \"sep\": [\"B\", 66]", 65,
+         66, 2},
+        {POST,
+         "\"post_processor\": {\"type\": \"Sequence\", \"processors\": [{\"type\": \"ByteLevel\"}, {\"type\": "
+         "\"BertProcessing\", \"cls\": [\"A\", 65], "
+         "\"sep\": [\"B\", 66]}]",
+         65, 66, 2},
     };
     struct tokenizer *t;
     size_t n;
@@ -248,7 +262,8 @@ static void test_accepted(void **state)
         struct plm_status st = {0};
         const char *at = strstr(json, cases[i].from);
         assert_non_null(at);
-        const int length = sprintf(changed, "%.*s%s%s", (int)(at - json), json, cases[i].to, at + strlen(cases[i].from));
+        const int length =
+            sprintf(changed, "%.*s%s%s", (int)(at - json), json, cases[i].to, at + strlen(cases[i].from));
         struct tokenizer *got, *again;
         struct encoder *e;
         struct token_list ids = {0};
@@ -278,7 +293,8 @@ static void test_accepted(void **state)
     tokenizer_free(t);
 }
 
-/* A pair that is listed twice merges by its later rank: "ab" comes before "bc" in the first list, behind it in the second. */
+/* A pair that is listed twice merges by its later rank: "ab" comes before "bc" in the first list, behind it in the
+ * second. */
 static void test_duplicate_merges(void **state)
 {
     (void)state;
@@ -341,9 +357,12 @@ static void test_open(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_merges_as_pairs),
-                                       cmocka_unit_test(test_other_layouts), cmocka_unit_test(test_refused),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip),
+                                       cmocka_unit_test(test_merges_as_pairs),
+                                       cmocka_unit_test(test_other_layouts),
+                                       cmocka_unit_test(test_refused),
                                        cmocka_unit_test(test_open),
-                                       cmocka_unit_test(test_accepted), cmocka_unit_test(test_duplicate_merges)};
+                                       cmocka_unit_test(test_accepted),
+                                       cmocka_unit_test(test_duplicate_merges)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,7 +149,8 @@ static int make_missing(const struct rollout *r, const int64_t *list, int64_t n,
 {
     struct end_tokens ends = {0};
     int32_t turn_end = -1;
-    struct completer_options o = {.n_threads = pool_size(r->t->pool), .max_batch = r->o->batch, .sampling = r->o->sampling, .packed = true};
+    struct completer_options o = {.n_threads = pool_size(r->t->pool), .max_batch = r->o->batch,
+                                  .sampling = r->o->sampling, .packed = true};
     struct completer *completer = NULL;
     int code = chat_template_end(r->chat, r->t->tokenizer, &turn_end, st);
     if (!code)
