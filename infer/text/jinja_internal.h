@@ -19,6 +19,8 @@ struct name {
 };
 
 bool name_is(struct name n, const char *word);
+/* Which of some words, separated by spaces, n is; -1: none. */
+int word_index(struct name n, const char *words);
 
 enum value_type { V_UNDEFINED, V_NONE, V_BOOL, V_INT, V_STRING, V_LIST, V_DICT, V_NAMESPACE, V_LOOP, V_MACRO, V_FUNCTION };
 

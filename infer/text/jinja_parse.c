@@ -51,6 +51,17 @@ bool name_is(struct name n, const char *word)
     return n.bytes == strlen(word) && !memcmp(n.text, word, n.bytes);
 }
 
+int word_index(struct name n, const char *words)
+{
+    for (int i = 0; *words; i++) {
+        const size_t bytes = strcspn(words, " ");
+        if (bytes == n.bytes && !memcmp(words, n.text, bytes))
+            return i;
+        words += bytes + (words[bytes] == ' ');
+    }
+    return -1;
+}
+
 /* --- tokens --- */
 
 enum token_kind { T_NAME, T_INT, T_STRING, T_OPERATOR, T_TAG_END, T_FILE_END };
@@ -340,11 +351,12 @@ static struct node *parse_items(struct parser *p, const char *close, enum node_k
 
 static struct node *parse_word(struct parser *p)
 {
-    static const struct { const char *word; enum value_type type; int value; } constants[] = {
-        {"true", V_BOOL, 1}, {"True", V_BOOL, 1}, {"false", V_BOOL, 0}, {"False", V_BOOL, 0}, {"none", V_NONE, 0}, {"None", V_NONE, 0}};
-    for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
-        if (accept(p, constants[i].word))
-            return value_node(p, (struct value){constants[i].type, 0, {.i = constants[i].value}});
+    const int constant = word_index(p->token, "true True false False none None");
+    if (constant >= 0) {
+        struct node *x = value_node(p, (struct value){constant < 4 ? V_BOOL : V_NONE, 0, {.i = constant < 2}});
+        advance(p);
+        return x;
+    }
     struct node *x = node(p, N_NAME, NULL, NULL);
     const struct name name = expect_name(p);
     if (!p->code)
@@ -456,11 +468,9 @@ static struct node *parse_postfix(struct parser *p, struct node *x)
 /* A test's argument without brackets: "is divisibleby 3", "is equalto 'x'". */
 static bool begins_argument(const struct parser *p)
 {
-    static const char *const words[] = {"else", "or", "and", "is", "if", "not", "in"};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if (at_word(p, words[i]))
-            return false;
-    return p->kind == T_NAME || p->kind == T_STRING || p->kind == T_INT || at_operator(p, "[") || at_operator(p, "{");
+    if (p->kind == T_NAME)
+        return word_index(p->token, "else or and is if not in") < 0;
+    return p->kind == T_STRING || p->kind == T_INT || at_operator(p, "[") || at_operator(p, "{");
 }
 
 static struct node *parse_filters(struct parser *p, struct node *x)
@@ -740,24 +750,20 @@ static struct node *parse_statement(struct parser *p, struct name word)
 {
     struct name stop;
     struct node *x = NULL;
-    if (name_is(word, "if"))
-        x = parse_if(p);
-    else if (name_is(word, "for"))
-        x = parse_for(p);
-    else if (name_is(word, "set"))
-        x = parse_set(p);
-    else if (name_is(word, "macro"))
-        x = parse_macro(p);
-    else if (name_is(word, "break") || name_is(word, "continue"))
-        x = node(p, name_is(word, "break") ? N_BREAK : N_CONTINUE, NULL, NULL);
-    else if (name_is(word, "generation")) { /* marks an answer for training; renders as it is */
+    struct node *(*const parse[])(struct parser *) = {parse_if, parse_for, parse_set, parse_macro};
+    const int which = word_index(word, "if for set macro break continue generation");
+    if (which < 0)
+        fail(p, PLM_EUNSUPPORTED, "the statement '%.*s' is not supported", (int)(word.bytes < 40 ? word.bytes : 40), word.text);
+    else if (which < 4)
+        x = parse[which](p);
+    else if (which < 6)
+        x = node(p, which == 4 ? N_BREAK : N_CONTINUE, NULL, NULL);
+    else { /* "generation" marks an answer for training; it renders as it is */
         x = node(p, N_GROUP, NULL, NULL);
         expect_tag_end(p);
         struct node *body = parse_until(p, "endgeneration", NULL, NULL, &stop);
         if (!p->code)
             x->b = body;
-    } else {
-        fail(p, PLM_EUNSUPPORTED, "the statement '%.*s' is not supported", (int)(word.bytes < 40 ? word.bytes : 40), word.text);
     }
     expect_tag_end(p);
     return x;

@@ -226,15 +226,14 @@ struct value value_member(struct run *r, const struct value *v, struct name name
     if (v->type == V_LOOP) {
         const struct loop *l = v->u.loop;
         const int64_t i = (int64_t)l->i, n = (int64_t)l->n;
-        const struct { const char *name; enum value_type type; int64_t value; } members[] = {{"index", V_INT, i + 1}, {"index0", V_INT, i},
-            {"first", V_BOOL, i == 0}, {"last", V_BOOL, i == n - 1}, {"length", V_INT, n}, {"revindex", V_INT, n - i}, {"revindex0", V_INT, n - i - 1}};
-        for (size_t k = 0; k < sizeof members / sizeof *members; k++)
-            if (name_is(name, members[k].name))
-                return value_int(members[k].type, members[k].value);
-        if (name_is(name, "previtem"))
-            return i > 0 ? l->items[i - 1] : (struct value){0};
-        if (name_is(name, "nextitem"))
-            return i + 1 < n ? l->items[i + 1] : (struct value){0};
+        const int64_t members[] = {i == 0, i == n - 1, i + 1, i, n, n - i, n - i - 1};
+        const int which = word_index(name, "first last index index0 length revindex revindex0 previtem nextitem");
+        if (which >= 7) {
+            const size_t at = which == 7 ? l->i - 1 : l->i + 1;
+            return at < l->n ? l->items[at] : (struct value){0};
+        }
+        if (which >= 0)
+            return value_int(which < 2 ? V_BOOL : V_INT, members[which]);
         return run_fail(r, PLM_EUNSUPPORTED, "'loop.%.*s' is not supported", (int)(name.bytes < 40 ? name.bytes : 40), name.text);
     }
     return (struct value){0};
@@ -499,72 +498,54 @@ static struct value unknown(struct run *r, const char *kind, struct name name)
 /* What texts have as methods and as filters. *known: it is one of them. */
 static struct value text_operation(struct run *r, struct name name, const struct arguments *a, bool *known)
 {
+    enum { TRIM, STRIP, LSTRIP, RSTRIP, CASES, REPLACE = CASES + 4 };
     const struct value *v = &a->v[0], *first = argument(a, 1, "chars"), *old = argument(a, 1, "old"), *new = argument(a, 2, "new");
-    *known = true;
-    if (name_is(name, "trim") || name_is(name, "strip") || name_is(name, "lstrip") || name_is(name, "rstrip")) {
-        const struct value *set = first && first->type == V_STRING ? first : NULL;
-        return strip(v, set, name.text[0] != 'r', name.text[0] != 'l');
-    }
-    if (name_is(name, "upper"))
-        return change_case(r, v, UPPER);
-    if (name_is(name, "lower"))
-        return change_case(r, v, LOWER);
-    if (name_is(name, "title"))
-        return change_case(r, v, TITLE);
-    if (name_is(name, "capitalize"))
-        return change_case(r, v, CAPITALIZE);
-    if (name_is(name, "replace") && old && new && a->n == 3)
-        return replace(r, v, old, new);
-    *known = false;
-    return *v;
+    const int what = word_index(name, "trim strip lstrip rstrip upper lower title capitalize replace");
+    *known = what >= 0 && (what != REPLACE || (old && new && a->n == 3));
+    if (!*known)
+        return *v;
+    if (what < CASES)
+        return strip(v, first && first->type == V_STRING ? first : NULL, what != RSTRIP, what != LSTRIP);
+    return what == REPLACE ? replace(r, v, old, new) : change_case(r, v, (enum casing)(what - CASES));
 }
 
-static bool fits_filter(struct name name, bool is_list)
-{
-    static const char *const of_lists[] = {"list", "first", "last", "join", "reverse"};
-    for (size_t i = 0; i < sizeof of_lists / sizeof *of_lists && is_list; i++)
-        if (name_is(name, of_lists[i]))
-            return true;
-    return false;
-}
-
-static struct value list_filter(struct run *r, char what, const struct arguments *a)
+static struct value list_filter(struct run *r, int what, const struct arguments *a)
 {
     const struct value *v = &a->v[0];
-    switch (what) {
-    case 'f': return v->n ? v->u.list[0] : (struct value){0};
-    case 'l': return v->n ? v->u.list[v->n - 1] : (struct value){0};
-    case 'j': return join(r, v, argument(a, 1, "d"));
-    default: return value_slice(r, v, INT64_MAX, INT64_MIN, -1);
-    }
+    if (what < 2)
+        return !v->n ? (struct value){0} : v->u.list[what ? v->n - 1 : 0];
+    return what == 2 ? *v : what == 3 ? join(r, v, argument(a, 1, "d")) : value_slice(r, v, INT64_MAX, INT64_MIN, -1);
+}
+
+static struct value or_default(struct run *r, const struct arguments *a)
+{
+    const struct value *v = &a->v[0], *usual = argument(a, 1, "default_value"), *also_false = argument(a, 2, "boolean");
+    const bool absent = v->type == V_UNDEFINED || (also_false && value_true(also_false) && !value_true(v));
+    return !absent ? *v : usual ? *usual : literal(r, "");
 }
 
 struct value call_filter(struct run *r, struct name name, const struct arguments *a)
 {
+    enum { FIRST, LAST, LIST, JOIN, REVERSE, DEFAULT, D, TOJSON, STRING, SAFE, LENGTH, COUNT, ITEMS, MAP, SELECT, REJECT };
+    static const char words[] = "first last list join reverse default d tojson string safe length count items map selectattr rejectattr";
     const struct value *v = &a->v[0];
+    const int what = word_index(name, words);
     bool known = false;
     struct value made = {0};
-    if (name_is(name, "default") || name_is(name, "d")) {
-        const struct value *usual = argument(a, 1, "default_value"), *also_false = argument(a, 2, "boolean");
-        const bool absent = v->type == V_UNDEFINED || (also_false && value_true(also_false) && !value_true(v));
-        return !absent ? *v : usual ? *usual : literal(r, "");
-    }
-    if (name_is(name, "tojson") && a->n == 1)
+    if (what >= FIRST && what <= REVERSE && v->type == V_LIST)
+        return list_filter(r, what, a);
+    if (what == DEFAULT || what == D)
+        return or_default(r, a);
+    if (what == TOJSON && a->n == 1)
         return to_json(r, v, 0);
-    if (name_is(name, "string"))
-        return value_string(r, *v);
-    if (name_is(name, "safe"))
-        return *v;
-    if ((name_is(name, "length") || name_is(name, "count")) && value_length(v) >= 0)
+    if (what == STRING || what == SAFE)
+        return what == STRING ? value_string(r, *v) : *v;
+    if ((what == LENGTH || what == COUNT) && value_length(v) >= 0)
         return value_int(V_INT, value_length(v));
-    if (name_is(name, "items") && v->type == V_DICT)
+    if (what == ITEMS && v->type == V_DICT)
         return dict_list(r, v->u.dict, 'i');
-    if (name_is(name, "map"))
-        return by_attribute(r, a, true, true);
-    if (name_is(name, "selectattr") || name_is(name, "rejectattr"))
-        return by_attribute(r, a, false, name.text[0] == 's');
-    if (fits_filter(name, v->type == V_LIST))
-        return name_is(name, "list") ? *v : list_filter(r, name.text[0], a);
+    if (what >= MAP)
+        return by_attribute(r, a, what == MAP, what != REJECT);
     if (v->type == V_STRING || v->type == V_UNDEFINED) { /* Jinja's filters take what is undefined as "" */
         struct arguments of = *a;
         if (v->type == V_UNDEFINED)
@@ -581,18 +562,19 @@ struct value call_method(struct run *r, struct name name, const struct arguments
     struct value made = {0};
     if (v->type == V_UNDEFINED)
         return run_fail(r, PLM_EINVAL, "'%.*s' is undefined", v->u.name ? (int)v->n : 10, v->u.name ? v->u.name : "an element");
-    if (v->type == V_DICT && first && name_is(name, "get")) {
-        const struct value *found = dict_get(v->u.dict, first);
+    const int what = word_index(name, v->type == V_DICT ? "keys values items get" : "startswith endswith split join");
+    if (v->type == V_DICT && what >= 0 && (what < 3 || first)) {
+        const struct value *found = what < 3 ? NULL : dict_get(v->u.dict, first);
+        if (what < 3)
+            return dict_list(r, v->u.dict, name.text[0]);
         return found ? *found : second ? *second : (struct value){.type = V_NONE};
     }
-    if (v->type == V_DICT && (name_is(name, "keys") || name_is(name, "values") || name_is(name, "items")))
-        return dict_list(r, v->u.dict, name.text[0]);
     if (v->type == V_STRING) {
-        if ((name_is(name, "startswith") || name_is(name, "endswith")) && first && first->type == V_STRING)
-            return value_int(V_BOOL, begins(v, first, name.text[0] == 'e'));
-        if (name_is(name, "split"))
+        if (what >= 0 && what < 2 && first && first->type == V_STRING)
+            return value_int(V_BOOL, begins(v, first, what));
+        if (what == 2)
             return split(r, v, first, argument(a, 2, "maxsplit"));
-        if (name_is(name, "join") && first && first->type == V_LIST)
+        if (what == 3 && first && first->type == V_LIST)
             return join(r, first, v);
         if (!name_is(name, "trim"))
             made = text_operation(r, name, a, &known);
@@ -603,23 +585,23 @@ struct value call_method(struct run *r, struct name name, const struct arguments
 bool call_test(struct run *r, struct name name, const struct arguments *a)
 {
     const struct value *v = &a->v[0], *other = argument(a, 1, "other");
-    const bool number = v->type == V_INT || v->type == V_BOOL;
-    const struct { const char *name; bool is; } tests[] = {{"defined", v->type != V_UNDEFINED}, {"undefined", v->type == V_UNDEFINED},
-        {"none", v->type == V_NONE}, {"string", v->type == V_STRING}, {"mapping", v->type == V_DICT},
-        {"iterable", v->type == V_STRING || v->type == V_LIST || v->type == V_DICT || v->type == V_UNDEFINED},
-        {"sequence", v->type == V_STRING || v->type == V_LIST || v->type == V_DICT || v->type == V_UNDEFINED},
-        {"number", number}, {"integer", v->type == V_INT}, {"float", false}, {"boolean", v->type == V_BOOL}, {"true", v->type == V_BOOL && v->u.i},
-        {"false", v->type == V_BOOL && !v->u.i}, {"odd", number && v->u.i % 2 != 0}, {"even", number && v->u.i % 2 == 0}};
-    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
-        if (name_is(name, tests[i].name))
-            return tests[i].is;
-    if (other && (name_is(name, "equalto") || name_is(name, "eq") || name_is(name, "sameas")))
-        return value_equal(v, other, 0);
-    if (other && name_is(name, "ne"))
-        return !value_equal(v, other, 0);
-    if (other && name_is(name, "in"))
+    enum { UNDEFINED = 1 << V_UNDEFINED, NUMBER = 1 << V_INT | 1 << V_BOOL, MANY = UNDEFINED | 1 << V_STRING | 1 << V_LIST | 1 << V_DICT };
+    enum { KINDS = 11, TRUE = KINDS, FALSE, ODD, EVEN, EQUALTO, EQ, SAMEAS, NE, IN, DIVISIBLEBY };
+    static const short kinds[KINDS] = {~UNDEFINED, UNDEFINED, 1 << V_NONE, 1 << V_STRING, 1 << V_DICT, MANY, MANY, NUMBER, 1 << V_INT, 1 << V_BOOL, 0};
+    const int what = word_index(name, "defined undefined none string mapping iterable sequence number integer boolean float true false odd even "
+                                      "equalto eq sameas ne in divisibleby");
+    const bool number = NUMBER >> v->type & 1;
+    if (what >= 0 && what < KINDS)
+        return kinds[what] >> v->type & 1;
+    if (what == TRUE || what == FALSE)
+        return v->type == V_BOOL && v->u.i == (what == TRUE);
+    if (what == ODD || what == EVEN)
+        return number && (v->u.i & 1) == (what == ODD);
+    if (other && what >= EQUALTO && what <= NE)
+        return value_equal(v, other, 0) == (what != NE);
+    if (other && what == IN)
         return value_contains(r, other, v);
-    if (other && name_is(name, "divisibleby") && number && other->type == V_INT && other->u.i)
+    if (other && what == DIVISIBLEBY && number && other->type == V_INT && other->u.i)
         return v->u.i % other->u.i == 0;
     unknown(r, "test", name);
     return false;
@@ -651,7 +633,7 @@ static struct value range(struct run *r, const struct arguments *a)
 
 bool is_function(struct name name)
 {
-    return name_is(name, "raise_exception") || name_is(name, "strftime_now") || name_is(name, "range") || name_is(name, "namespace");
+    return word_index(name, "raise_exception strftime_now range namespace") >= 0;
 }
 
 struct value call_function(struct run *r, struct name name, const struct arguments *a)
