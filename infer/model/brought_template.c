@@ -29,7 +29,8 @@ static int format(char **out, struct plm_status *st, const char *fmt, ...)
 }
 
 /* A template of nothing but white space is none. */
-static int take(struct brought_template *b, const char *text, size_t bytes, const char *where, const char *variant, struct plm_status *st)
+static int take(struct brought_template *b, const char *text, size_t bytes, const char *where, const char *variant,
+                struct plm_status *st)
 {
     if (strspn(text, " \t\r\n") == bytes)
         return PLM_OK;
@@ -47,7 +48,8 @@ static int take(struct brought_template *b, const char *text, size_t bytes, cons
 }
 
 /* [{"name": "default", "template": "..."}, ...] */
-static int take_variant(struct brought_template *b, const struct json_value *list, const char *where, struct plm_status *st)
+static int take_variant(struct brought_template *b, const struct json_value *list, const char *where,
+                        struct plm_status *st)
 {
     const struct json_value *best = NULL;
     size_t n = 0;
@@ -55,7 +57,8 @@ static int take_variant(struct brought_template *b, const struct json_value *lis
     for (const struct json_value *v = json_first(list); v && !found; v = json_next(v), n++) {
         const char *name = json_as_string(json_get(v, "name"), &(size_t){0});
         if (!name || !json_as_string(json_get(v, "template"), &(size_t){0}))
-            return format(&b->problem, st, "%s: an element of chat_template is not {\"name\": ..., \"template\": ...}", where);
+            return format(&b->problem, st, "%s: an element of chat_template is not {\"name\": ..., \"template\": ...}",
+                          where);
         found = !strcmp(name, "default");
         best = v;
     }
@@ -68,7 +71,8 @@ static int take_variant(struct brought_template *b, const struct json_value *lis
     return take(b, text, bytes, where, json_as_string(json_get(best, "name"), &(size_t){0}), st);
 }
 
-static int take_json(struct brought_template *b, const char *text, size_t bytes, const char *where, struct plm_status *st)
+static int take_json(struct brought_template *b, const char *text, size_t bytes, const char *where,
+                     struct plm_status *st)
 {
     struct json_doc *doc;
     int code = json_parse(&doc, text, bytes, where, st);

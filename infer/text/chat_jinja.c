@@ -1,5 +1,6 @@
-/* Chat templates in Jinja: the template itself is run on every conversation, so that what it declares is what is rendered. The origin that every byte of its
- * output has (infer/text/jinja.h) tells text of the template from contents. */
+/* Chat templates in Jinja: the template itself is run on every conversation, so that what it declares is what is
+ * rendered. The origin that every byte of its output has (infer/text/jinja.h) tells text of the template from contents.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,14 +15,18 @@ struct text {
     size_t n;
 };
 
-static int run(const struct chat_template *t, const struct chat_message *messages, int n, bool generation, struct text *out, struct plm_status *st)
+static int run(const struct chat_template *t, const struct chat_message *messages, int n, bool generation,
+               struct text *out, struct plm_status *st)
 {
     const struct jinja_input input = {messages, n, generation, t->bos, t->eos};
     *out = (struct text){0};
     return jinja_render(t->jinja, &input, &out->data, &out->n, st);
 }
 
-static uint32_t origin(const struct text *x, size_t i) { return x->data[i] >> 8; }
+static uint32_t origin(const struct text *x, size_t i)
+{
+    return x->data[i] >> 8;
+}
 
 /* Where content i begins and where it ends; n for both when it is not there. */
 static size_t begin_of(const struct text *x, uint32_t i)
@@ -54,7 +59,10 @@ static size_t shared_beginning(struct span a, struct span b)
     return i;
 }
 
-static bool begins_with(struct span s, struct span with) { return shared_beginning(s, with) == with.bytes; }
+static bool begins_with(struct span s, struct span with)
+{
+    return shared_beginning(s, with) == with.bytes;
+}
 
 /* The first thing that looks like a special token: the model's own end of a text, or <...>. */
 static struct span find_end(struct span s, const char *eos)
@@ -79,12 +87,16 @@ static int find_ending(struct chat_template *t, struct span last, struct span ne
     t->end = find_end(last, t->eos);
     if (!t->end.bytes)
         t->end = find_end(in = next, t->eos);
-    if (!t->end.bytes || (in.text == next.text && !begins_with(last, (struct span){next.text, (size_t)(t->end.text - next.text)})))
-        return status_set(st, PLM_EUNSUPPORTED, "%s: the template writes no token after an answer (it writes \"%.*s\"), so that none could end", t->where,
-                          (int)(last.bytes < 40 ? last.bytes : 40), last.text);
+    if (!t->end.bytes ||
+        (in.text == next.text && !begins_with(last, (struct span){next.text, (size_t)(t->end.text - next.text)})))
+        return status_set(
+            st, PLM_EUNSUPPORTED,
+            "%s: the template writes no token after an answer (it writes \"%.*s\"), so that none could end", t->where,
+            (int)(last.bytes < 40 ? last.bytes : 40), last.text);
     t->ending = (struct span){in.text, (size_t)(t->end.text - in.text) + t->end.bytes};
     const size_t after = last.bytes - (last.bytes < t->ending.bytes ? last.bytes : t->ending.bytes);
-    t->after_end = (struct span){t->ending.text + t->ending.bytes, in.text == last.text && begins_with(next, last) ? after : 0};
+    t->after_end =
+        (struct span){t->ending.text + t->ending.bytes, in.text == last.text && begins_with(next, last) ? after : 0};
     return PLM_OK;
 }
 
@@ -97,8 +109,11 @@ static int probe(struct chat_template *t, struct plm_status *st)
     if (!code)
         code = run(t, messages, 3, true, &two, st);
     if (!code && (begin_of(&one, 1) == one.n || begin_of(&two, 2) == two.n || end_of(&two, 1) > begin_of(&two, 2)))
-        code = status_set(st, PLM_EUNSUPPORTED, "%s: the template does not show the messages of a conversation one after the other", t->where);
-    const size_t last = one.n - end_of(&one, 1), first = begin_of(&two, 0), from = end_of(&two, 1), next = code ? 0 : begin_of(&two, 2) - from;
+        code =
+            status_set(st, PLM_EUNSUPPORTED,
+                       "%s: the template does not show the messages of a conversation one after the other", t->where);
+    const size_t last = one.n - end_of(&one, 1), first = begin_of(&two, 0), from = end_of(&two, 1),
+                 next = code ? 0 : begin_of(&two, 2) - from;
     if (!code && !(t->tail = malloc(last + next + first + 1)))
         code = status_no_memory(st, last + next + first + 1, "a chat template");
     if (!code) {
@@ -109,8 +124,10 @@ static int probe(struct chat_template *t, struct plm_status *st)
         const struct span between = {t->tail + last, next}, opening = {t->tail + last + next, first};
         code = find_ending(t, (struct span){t->tail, last}, between, st);
         const size_t closed = t->ending.bytes + t->after_end.bytes, bos = t->bos ? strlen(t->bos) : 0;
-        const size_t skip = bos && begins_with(opening, (struct span){t->bos, bos}) && closed + first == next + bos ? bos : 0;
-        t->own_system = code || closed > next || closed + first - skip != next || memcmp(opening.text + skip, between.text + closed, first - skip) != 0;
+        const size_t skip =
+            bos && begins_with(opening, (struct span){t->bos, bos}) && closed + first == next + bos ? bos : 0;
+        t->own_system = code || closed > next || closed + first - skip != next ||
+                        memcmp(opening.text + skip, between.text + closed, first - skip) != 0;
     }
     free(one.data);
     free(two.data);
@@ -133,17 +150,19 @@ void chat_jinja_close(struct chat_template *t)
     free(t->tail);
 }
 
-void chat_template_missing(const struct chat_template *t, const struct tokenizer *tokenizer, void (*f)(void *ctx, const char *text, size_t bytes),
-                           void *ctx)
+void chat_template_missing(const struct chat_template *t, const struct tokenizer *tokenizer,
+                           void (*f)(void *ctx, const char *text, size_t bytes), void *ctx)
 {
     struct span rest = {t->tail, t->tail ? strlen(t->tail) : 0}, mark = {0};
-    for (; (mark = find_end(rest, NULL)).bytes; rest.bytes -= (size_t)(mark.text + mark.bytes - rest.text), rest.text = mark.text + mark.bytes)
+    for (; (mark = find_end(rest, NULL)).bytes;
+         rest.bytes -= (size_t)(mark.text + mark.bytes - rest.text), rest.text = mark.text + mark.bytes)
         if (mark.text[1] == '|' && tokenizer_find(tokenizer, mark.text, mark.bytes) < 0)
             f(ctx, mark.text, mark.bytes);
 }
 
 /* Every message that says something is seen somewhere. */
-static int check_all_there(const struct chat_template *t, const struct text *x, const struct chat_message *messages, int n, struct plm_status *st)
+static int check_all_there(const struct chat_template *t, const struct text *x, const struct chat_message *messages,
+                           int n, struct plm_status *st)
 {
     bool *seen = calloc((size_t)n + 1, 1);
     int code = seen ? PLM_OK : status_no_memory(st, (size_t)n, "messages");
@@ -153,14 +172,16 @@ static int check_all_there(const struct chat_template *t, const struct text *x, 
     for (int i = 0; i < n && !code; i++)
         for (size_t k = 0; k < messages[i].content_bytes && !seen[i] && !code; k++)
             if (!strchr(" \t\r\n", messages[i].content[k]))
-                code = status_set(st, PLM_EUNSUPPORTED, "%s: the template leaves out message %d of a conversation of %d, of the role '%.40s'", t->where,
-                                  i + 1, n, messages[i].role);
+                code = status_set(st, PLM_EUNSUPPORTED,
+                                  "%s: the template leaves out message %d of a conversation of %d, of the role '%.40s'",
+                                  t->where, i + 1, n, messages[i].role);
     free(seen);
     return code;
 }
 
 /* What of x is from `from` on: contents are plain text, whatever they look like. */
-static void emit(const struct chat_template *t, struct output *o, const struct text *x, size_t from, size_t to, const struct chat_message *messages)
+static void emit(const struct chat_template *t, struct output *o, const struct text *x, size_t from, size_t to,
+                 const struct chat_message *messages)
 {
     char *text = malloc(to - from + 1);
     const struct chat_message *answer = NULL; /* ends here */
@@ -188,10 +209,11 @@ static void emit(const struct chat_template *t, struct output *o, const struct t
     free(text);
 }
 
-void chat_jinja_render(const struct chat_template *t, struct output *o, const struct chat_message *messages, int n, enum chat_begin begin,
-                       bool generation)
+void chat_jinja_render(const struct chat_template *t, struct output *o, const struct chat_message *messages, int n,
+                       enum chat_begin begin, bool generation)
 {
-    const bool empty_system = begin == CHAT_BEGINS_WITHOUT && t->own_system && (n == 0 || strcmp(messages[0].role, "system"));
+    const bool empty_system =
+        begin == CHAT_BEGINS_WITHOUT && t->own_system && (n == 0 || strcmp(messages[0].role, "system"));
     const int more = begin == CHAT_CONTINUES ? 2 : empty_system;
     const size_t bytes = ((size_t)n + 2) * sizeof *messages;
     struct chat_message *all = malloc(bytes);

@@ -11,16 +11,16 @@ struct span {
 
 struct chat_template {
     char *json;
-    char *memory;              /* what the spans lie in */
+    char *memory; /* what the spans lie in */
     struct span system;
     struct span before_role, after_role; /* pieces of "turn" around its slots */
-    struct span end;           /* "end" */
-    struct span ending;        /* from {content} to the end of "end" */
+    struct span end;                     /* "end" */
+    struct span ending;                  /* from {content} to the end of "end" */
     struct span after_end;
-    struct jinja *jinja;       /* NULL: a template of turns */
+    struct jinja *jinja; /* NULL: a template of turns */
     const char *source, *bos, *eos;
-    char *where, *tail;        /* tail: what "ending" and "after_end" of Jinja lie in */
-    bool own_system;           /* Jinja writes a system message of its own where there is none */
+    char *where, *tail; /* tail: what "ending" and "after_end" of Jinja lie in */
+    bool own_system;    /* Jinja writes a system message of its own where there is none */
 };
 
 /* Where ids go, and how long the lists were. */
@@ -39,8 +39,8 @@ void chat_put(struct output *o, struct span s, bool special, bool target);
 /* Parse t->source, of so many bytes, and find out how it ends an assistant's turn. */
 int chat_jinja_open(struct chat_template *t, size_t bytes, const char *where, struct plm_status *st);
 void chat_jinja_close(struct chat_template *t);
-void chat_jinja_render(const struct chat_template *t, struct output *o, const struct chat_message *messages, int n, enum chat_begin begin,
-                       bool generation);
+void chat_jinja_render(const struct chat_template *t, struct output *o, const struct chat_message *messages, int n,
+                       enum chat_begin begin, bool generation);
 /* An answer without its ending. */
 void chat_jinja_answer(const struct chat_template *t, struct output *o, const char *text, size_t bytes);
 

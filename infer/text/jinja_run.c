@@ -30,7 +30,10 @@ void *run_alloc(struct run *r, size_t n, size_t size)
 
 /* --- names --- */
 
-static bool same_name(struct name a, struct name b) { return a.bytes == b.bytes && !memcmp(a.text, b.text, a.bytes); }
+static bool same_name(struct name a, struct name b)
+{
+    return a.bytes == b.bytes && !memcmp(a.text, b.text, a.bytes);
+}
 
 static void set_variable(struct run *r, struct name name, struct value v)
 {
@@ -103,7 +106,8 @@ static struct value call_macro(struct run *r, const struct node *macro, const st
     r->nested = true;
     for (const struct node *parameter = macro->a; parameter && !r->code; parameter = parameter->next, i++) {
         char word[64];
-        snprintf(word, sizeof word, "%.*s", (int)(parameter->name.bytes < 63 ? parameter->name.bytes : 63), parameter->name.text);
+        snprintf(word, sizeof word, "%.*s", (int)(parameter->name.bytes < 63 ? parameter->name.bytes : 63),
+                 parameter->name.text);
         const struct value *given = argument(a, i, word);
         set_variable(r, parameter->name, given ? *given : parameter->a ? evaluate(r, parameter->a) : (struct value){0});
     }
@@ -151,8 +155,9 @@ static struct value call(struct run *r, const struct node *x)
     const struct value *known = find_variable(r, what->name);
     if (!known && name_is(what->name, "namespace"))
         return make_namespace(r, x->b);
-    if (!known && !is_function(what->name))
-        return run_fail(r, PLM_EUNSUPPORTED, "the function '%.*s' is not supported", (int)(what->name.bytes < 40 ? what->name.bytes : 40), what->name.text);
+    if (!known && !jinja_is_function(what->name))
+        return run_fail(r, PLM_EUNSUPPORTED, "the function '%.*s' is not supported",
+                        (int)(what->name.bytes < 40 ? what->name.bytes : 40), what->name.text);
     evaluate_arguments(r, x->b, &a);
     if (r->code)
         return (struct value){0};
@@ -185,7 +190,8 @@ static struct value get_item(struct run *r, const struct value *of, const struct
     if (r->code)
         return (struct value){0};
     if (of->type == V_UNDEFINED)
-        return run_fail(r, PLM_EINVAL, "'%.*s' is undefined", of->u.name ? (int)of->n : 10, of->u.name ? of->u.name : "an element");
+        return run_fail(r, PLM_EINVAL, "'%.*s' is undefined", of->u.name ? (int)of->n : 10,
+                        of->u.name ? of->u.name : "an element");
     if (of->type == V_DICT) {
         const struct value *found = dict_get(of->u.dict, key);
         return found ? *found : (struct value){0};
@@ -216,13 +222,15 @@ static struct value arithmetic(struct run *r, char op, const struct value *a, co
     for (int i = 0; i < 2; i++) {
         const struct value *v = i ? b : a;
         if (v->type == V_UNDEFINED)
-            return run_fail(r, PLM_EINVAL, "'%.*s' is undefined", v->u.name ? (int)v->n : 10, v->u.name ? v->u.name : "an operand");
+            return run_fail(r, PLM_EINVAL, "'%.*s' is undefined", v->u.name ? (int)v->n : 10,
+                            v->u.name ? v->u.name : "an operand");
     }
     if (!numbers)
         return run_fail(r, PLM_EINVAL, "'%c' of what are not two numbers or two texts", op);
     const int64_t p = a->u.i, q = b->u.i;
-    if (((op == '/' || op == '%') && (q == 0 || (p == INT64_MIN && q == -1))) || (op == '+' && __builtin_add_overflow(p, q, &x)) ||
-        (op == '-' && __builtin_sub_overflow(p, q, &x)) || (op == '*' && __builtin_mul_overflow(p, q, &x)))
+    if (((op == '/' || op == '%') && (q == 0 || (p == INT64_MIN && q == -1))) ||
+        (op == '+' && __builtin_add_overflow(p, q, &x)) || (op == '-' && __builtin_sub_overflow(p, q, &x)) ||
+        (op == '*' && __builtin_mul_overflow(p, q, &x)))
         return run_fail(r, PLM_EINVAL, "%lld %c %lld", (long long)p, op, (long long)q);
     if (op == '/' || op == '%') { /* rounded down, as in Python */
         const int64_t rest = p % q, up = rest && (rest < 0) != (q < 0);
@@ -276,47 +284,67 @@ static struct value apply(struct run *r, const struct node *x)
 static struct value slice(struct run *r, const struct node *x)
 {
     const struct value of = evaluate(r, x->a);
-    const int64_t step = bound(r, x->d, 1), from = bound(r, x->b, step < 0 ? INT64_MAX : 0), to = bound(r, x->c, step < 0 ? INT64_MIN : INT64_MAX);
+    const int64_t step = bound(r, x->d, 1), from = bound(r, x->b, step < 0 ? INT64_MAX : 0),
+                  to = bound(r, x->c, step < 0 ? INT64_MIN : INT64_MAX);
     return r->code ? (struct value){0} : value_slice(r, &of, from, to, step);
 }
 
 static struct value evaluate_name(const struct run *r, const struct node *x)
 {
     const struct value *v = find_variable(r, x->name);
-    return v ? *v : (struct value){is_function(x->name) ? V_FUNCTION : V_UNDEFINED, x->name.bytes, {.name = x->name.text}};
+    return v ? *v
+             : (struct value){
+                   jinja_is_function(x->name) ? V_FUNCTION : V_UNDEFINED, x->name.bytes, {.name = x->name.text}};
 }
 
 static struct value evaluate_kind(struct run *r, const struct node *x)
 {
     struct value a;
     switch (x->kind) {
-    case N_VALUE: return x->value;
-    case N_NAME: return evaluate_name(r, x);
-    case N_LIST: return make_list(r, x->a);
-    case N_DICT: return make_dict(r, x->a);
-    case N_ATTRIBUTE: a = evaluate(r, x->a); return r->code ? a : value_member(r, &a, x->name);
+    case N_VALUE:
+        return x->value;
+    case N_NAME:
+        return evaluate_name(r, x);
+    case N_LIST:
+        return make_list(r, x->a);
+    case N_DICT:
+        return make_dict(r, x->a);
+    case N_ATTRIBUTE:
+        a = evaluate(r, x->a);
+        return r->code ? a : value_member(r, &a, x->name);
     case N_ITEM: {
         a = evaluate(r, x->a);
         const struct value key = evaluate(r, x->b);
         return get_item(r, &a, &key);
     }
-    case N_SLICE: return slice(r, x);
-    case N_CALL: return call(r, x);
+    case N_SLICE:
+        return slice(r, x);
+    case N_CALL:
+        return call(r, x);
     case N_FILTER:
-    case N_TEST: return apply(r, x);
-    case N_NOT: a = evaluate(r, x->a); return value_int(V_BOOL, !value_true(&a));
+    case N_TEST:
+        return apply(r, x);
+    case N_NOT:
+        a = evaluate(r, x->a);
+        return value_int(V_BOOL, !value_true(&a));
     case N_NEGATE:
         a = evaluate(r, x->a);
         if (a.type != V_INT && a.type != V_BOOL)
             return run_fail(r, PLM_EINVAL, "'-' of what is not a number");
         return value_int(V_INT, -a.u.i);
-    case N_BINARY: return binary(r, x);
-    case N_AND: a = evaluate(r, x->a); return value_true(&a) ? evaluate(r, x->b) : a;
-    case N_OR: a = evaluate(r, x->a); return value_true(&a) ? a : evaluate(r, x->b);
+    case N_BINARY:
+        return binary(r, x);
+    case N_AND:
+        a = evaluate(r, x->a);
+        return value_true(&a) ? evaluate(r, x->b) : a;
+    case N_OR:
+        a = evaluate(r, x->a);
+        return value_true(&a) ? a : evaluate(r, x->b);
     case N_CHOICE:
         a = evaluate(r, x->a);
         return value_true(&a) ? evaluate(r, x->b) : x->c ? evaluate(r, x->c) : (struct value){0};
-    default: return run_fail(r, PLM_EINTERNAL, "not an expression");
+    default:
+        return run_fail(r, PLM_EINTERNAL, "not an expression");
     }
 }
 
@@ -333,7 +361,8 @@ static bool step(struct run *r, const struct node *x)
         return false;
     r->line = x->line;
     if (++r->steps > MOST_STEPS || r->depth >= MOST_DEPTH)
-        run_fail(r, PLM_ELIMIT, r->depth >= MOST_DEPTH ? "the template nests too deeply" : "the template does not come to an end");
+        run_fail(r, PLM_ELIMIT,
+                 r->depth >= MOST_DEPTH ? "the template nests too deeply" : "the template does not come to an end");
     return !r->code;
 }
 
@@ -356,7 +385,8 @@ static void put(struct run *r, const struct value *v)
         return;
     if (r->capacity - r->n_out < v->n) {
         const size_t capacity = 2 * r->capacity + v->n + 256;
-        jinja_byte *grown = capacity <= r->pool.limit / sizeof *grown ? realloc(r->out, capacity * sizeof *grown) : NULL;
+        jinja_byte *grown =
+            capacity <= r->pool.limit / sizeof *grown ? realloc(r->out, capacity * sizeof *grown) : NULL;
         if (!grown) {
             run_fail(r, PLM_ELIMIT, "the template writes more than there is memory for");
             return;
@@ -446,7 +476,8 @@ static void assign(struct run *r, const struct node *x, struct value v)
     }
     const struct value *of = find_variable(r, x->name);
     if (!of || of->type != V_NAMESPACE)
-        run_fail(r, PLM_EINVAL, "'%.*s' is not a namespace", (int)(x->name.bytes < 40 ? x->name.bytes : 40), x->name.text);
+        run_fail(r, PLM_EINVAL, "'%.*s' is not a namespace", (int)(x->name.bytes < 40 ? x->name.bytes : 40),
+                 x->name.text);
     else
         dict_set(r, of->u.dict, value_text(r, x->other.text, x->other.bytes, JINJA_TEMPLATE), v);
 }
@@ -456,21 +487,42 @@ static void execute_one(struct run *r, const struct node *x, int *jump)
     struct value v;
     size_t n;
     switch (x->kind) {
-    case N_TEXT: put(r, &x->value); break;
-    case N_OUTPUT: v = value_string(r, evaluate(r, x->a)); put(r, &v); break;
-    case N_IF: v = evaluate(r, x->a); execute(r, value_true(&v) ? x->b : x->c, jump); break;
-    case N_GROUP: execute(r, x->b, jump); break;
-    case N_FOR: execute_for(r, x, jump); break;
-    case N_SET: assign(r, x, evaluate(r, x->a)); break;
+    case N_TEXT:
+        put(r, &x->value);
+        break;
+    case N_OUTPUT:
+        v = value_string(r, evaluate(r, x->a));
+        put(r, &v);
+        break;
+    case N_IF:
+        v = evaluate(r, x->a);
+        execute(r, value_true(&v) ? x->b : x->c, jump);
+        break;
+    case N_GROUP:
+        execute(r, x->b, jump);
+        break;
+    case N_FOR:
+        execute_for(r, x, jump);
+        break;
+    case N_SET:
+        assign(r, x, evaluate(r, x->a));
+        break;
     case N_SET_BLOCK:
         n = r->n_out;
         execute(r, x->b, jump);
         assign(r, x, take_output(r, n));
         break;
-    case N_MACRO: set_variable(r, x->name, (struct value){V_MACRO, 0, {.macro = x}}); break;
-    case N_BREAK: *jump = JUMP_BREAK; break;
-    case N_CONTINUE: *jump = JUMP_CONTINUE; break;
-    default: run_fail(r, PLM_EINTERNAL, "not a statement");
+    case N_MACRO:
+        set_variable(r, x->name, (struct value){V_MACRO, 0, {.macro = x}});
+        break;
+    case N_BREAK:
+        *jump = JUMP_BREAK;
+        break;
+    case N_CONTINUE:
+        *jump = JUMP_CONTINUE;
+        break;
+    default:
+        run_fail(r, PLM_EINTERNAL, "not a statement");
     }
 }
 
@@ -485,7 +537,10 @@ static void execute(struct run *r, const struct node *x, int *jump)
 
 /* --- the variables of a chat template --- */
 
-static struct name word(const char *text) { return (struct name){text, strlen(text)}; }
+static struct name word(const char *text)
+{
+    return (struct name){text, strlen(text)};
+}
 
 static void set_text(struct run *r, const char *name, const char *text)
 {
@@ -505,7 +560,8 @@ static struct value message_value(struct run *r, const struct chat_message *m, u
     return (struct value){V_DICT, 0, {.dict = d}};
 }
 
-int jinja_render(const struct jinja *t, const struct jinja_input *input, jinja_byte **out, size_t *length, struct plm_status *st)
+int jinja_render(const struct jinja *t, const struct jinja_input *input, jinja_byte **out, size_t *length,
+                 struct plm_status *st)
 {
     struct run r = {.t = t, .st = st, .line = 1, .pool.limit = MEMORY};
     int jump = 0;

@@ -1,5 +1,5 @@
-/* Bytes as a chat template in Jinja: it is refused or renders within its bounds, every origin is one of the messages', and one that can be opened as a template
- * gives ids, and JSON that is read as the same template. */
+/* Bytes as a chat template in Jinja: it is refused or renders within its bounds, every origin is one of the messages',
+ * and one that can be opened as a template gives ids, and JSON that is read as the same template. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,10 +35,12 @@ static void open_as_template(const char *text, size_t size, const struct chat_me
     if (chat_template_from_jinja(&t, text, size, NULL, "fuzz", NULL) != PLM_OK)
         return;
     const char *json = chat_template_json(t);
-    if (chat_template_from_json(&again, json, strlen(json), "again", NULL) == PLM_OK && strcmp(json, chat_template_json(again)) != 0)
+    if (chat_template_from_json(&again, json, strlen(json), "again", NULL) == PLM_OK &&
+        strcmp(json, chat_template_json(again)) != 0)
         abort(); /* what is not UTF-8 becomes U+FFFD there, and may be refused then */
     for (int begin = CHAT_CONTINUES; begin <= CHAT_BEGINS_WITHOUT; begin++)
-        if (chat_template_render(t, byte_encoder(), messages, n, (enum chat_begin)begin, true, &ids, &targets, NULL) == PLM_OK &&
+        if (chat_template_render(t, byte_encoder(), messages, n, (enum chat_begin)begin, true, &ids, &targets, NULL) ==
+                PLM_OK &&
             ids.length != targets.length)
             abort();
     chat_template_answer(t, byte_encoder(), "x", 1, true, &ids, &targets, NULL);
@@ -50,8 +52,10 @@ static void open_as_template(const char *text, size_t size, const struct chat_me
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const struct chat_message messages[] = {{"system", "", 0, false}, {"user", " \xc3\xa9<|im_end|>\n", 14, false},
-                                            {"assistant", "{{ 1 }}</think>", 15, true}, {"user", "\xff\xe3\x80", 3, false}};
+    const struct chat_message messages[] = {{"system", "", 0, false},
+                                            {"user", " \xc3\xa9<|im_end|>\n", 14, false},
+                                            {"assistant", "{{ 1 }}</think>", 15, true},
+                                            {"user", "\xff\xe3\x80", 3, false}};
     struct plm_status st = {0};
     struct jinja *t;
     jinja_byte *out;

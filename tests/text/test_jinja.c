@@ -1,5 +1,5 @@
-/* Jinja as chat templates use it: white space, expressions, scopes, filters, what is refused, and what a hostile template cannot do. The right values are
- * those of jinja2 with trim_blocks and lstrip_blocks. */
+/* Jinja as chat templates use it: white space, expressions, scopes, filters, what is refused, and what a hostile
+ * template cannot do. The right values are those of jinja2 with trim_blocks and lstrip_blocks. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -10,7 +10,9 @@
 
 #include "infer/text/jinja.h"
 
-static const struct chat_message talk[] = {{"system", " be kind ", 9, false}, {"user", "How?", 4, false}, {"assistant", "So.\n", 4, true},
+static const struct chat_message talk[] = {{"system", " be kind ", 9, false},
+                                           {"user", "How?", 4, false},
+                                           {"assistant", "So.\n", 4, true},
                                            {"user", "\xc3\xa9\xe3\x80\x80", 5, false}};
 
 static char *render(const char *template, bool generation, int n, struct plm_status *st)
@@ -48,29 +50,46 @@ static void test_right(void **state)
         /* texts */
         {"{{ 'a\\n\\'\\\\\\x41\\u00e9\\q' \"b\" }}", "a\n'\\A\xc3\xa9\\qb"},
         {"{{ bos_token + 'x' ~ 1 ~ none ~ true ~ nothing }}", "<s>x1NoneTrue"},
-        {"{{ messages[3].content | trim }}|{{ messages[0]['content'].strip() }}|{{ 'xxabx'.strip('x') }}", "\xc3\xa9|be kind|ab"},
+        {"{{ messages[3].content | trim }}|{{ messages[0]['content'].strip() }}|{{ 'xxabx'.strip('x') }}",
+         "\xc3\xa9|be kind|ab"},
         {"{{ 'aBc'.upper() ~ 'aBc' | lower ~ 'the end'.title() ~ 'uSER' | capitalize }}", "ABCabcThe EndUser"},
         {"{{ 'a-b-c'.replace('-', '+') }} {{ 'a-b-c'.split('-')[-1] }} {{ 'a-b-c'.split('-', 1)[1] }}", "a+b+c c b-c"},
         {"{{ '\xc3\xa9tude'[1:3] ~ 'abc'[-1] ~ 'abc'[:-1] ~ messages[1:] | length ~ [1, 2, 3][::-1][0] }}", "tucab33"},
-        {"{{ ['a', 1, true] | join('-') }}{{ {'a': ['x\"\\n', none, 2]} | tojson }}", "a-1-True{\"a\": [\"x\\\"\\n\", null, 2]}"},
+        {"{{ ['a', 1, true] | join('-') }}{{ {'a': ['x\"\\n', none, 2]} | tojson }}",
+         "a-1-True{\"a\": [\"x\\\"\\n\", null, 2]}"},
         /* conditions */
-        {"{{ 1 if 0 else 2 }}{{ 1 if false }}{{ 'a' in 'cat' and not 'b' in ['a'] }}{{ 3 not in [1, 2] }}", "2TrueTrue"},
-        {"{{ x is defined }}{{ x is not defined }}{{ none is none }}{{ 'a' is string }}{{ messages is iterable }}", "FalseTrueTrueTrueTrue"},
+        {"{{ 1 if 0 else 2 }}{{ 1 if false }}{{ 'a' in 'cat' and not 'b' in ['a'] }}{{ 3 not in [1, 2] }}",
+         "2TrueTrue"},
+        {"{{ x is defined }}{{ x is not defined }}{{ none is none }}{{ 'a' is string }}{{ messages is iterable }}",
+         "FalseTrueTrueTrueTrue"},
         {"{{ (messages[1].role == 'user') != (1 % 2 == 0) }}{{ 1 < 2 < 3 }}{{ 2 >= 3 or 'b' > 'a' }}", "TrueTrueTrue"},
-        {"{{ x | default('d') }}{{ '' | default('e', true) }}{{ '' or 'f' }}{{ -7 // 2 }}{{ -7 % 3 }}{{ 2 + 3 * 4 }}", "def-4214"},
+        {"{{ x | default('d') }}{{ '' | default('e', true) }}{{ '' or 'f' }}{{ -7 // 2 }}{{ -7 % 3 }}{{ 2 + 3 * 4 }}",
+         "def-4214"},
         {"{% if x %}a{% elif messages %}b{% else %}c{% endif %}{% if messages[0] == messages[0] %}d{% endif %}", "bd"},
         /* loops and scopes */
-        {"{% for m in messages %}{{ loop.index0 }}{{ m.role[0] }}{{ ',' if not loop.last }}{% endfor %}", "0s,1u,2a,3u"},
+        {"{% for m in messages %}{{ loop.index0 }}{{ m.role[0] }}{{ ',' if not loop.last }}{% endfor %}",
+         "0s,1u,2a,3u"},
         {"{% set a = 1 %}{% for i in range(3) %}{% set a = i %}{{ a }}{% endfor %}{{ a }}", "0121"},
-        {"{% set n = namespace(x=0) %}{% for i in [1, 2, 3, 4] if i != 2 %}{% set n.x = n.x + i %}{% endfor %}{{ n.x }}", "8"},
-        {"{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k ~ v }}{% else %}no{% endfor %}{% for i in [] %}{% else %}none{% endfor %}", "a1b2none"},
-        {"{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}{% if i > 3 %}{% break %}{% endif %}{{ i }}{% endfor %}", "023"},
-        {"{% macro f(a, b='z') %}{{ a ~ b }}{% endmacro %}{{ f(1) }}{{ f(b=2, a='q') }}{% set t %}[{{ f('y') }}]{% endset %}{{ t }}", "1zq2[yz]"},
-        {"{{ (messages | selectattr('role', 'equalto', 'user') | list)[-1].content }}{{ messages | map(attribute='role') | join }}",
+        {"{% set n = namespace(x=0) %}{% for i in [1, 2, 3, 4] if i != 2 %}{% set n.x = n.x + i %}{% endfor %}{{ n.x "
+         "}}",
+         "8"},
+        {"{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k ~ v }}{% else %}no{% endfor %}{% for i in [] %}{% else "
+         "%}none{% endfor %}",
+         "a1b2none"},
+        {"{% for i in range(9) %}{% if i == 1 %}{% continue %}{% endif %}{% if i > 3 %}{% break %}{% endif %}{{ i }}{% "
+         "endfor %}",
+         "023"},
+        {"{% macro f(a, b='z') %}{{ a ~ b }}{% endmacro %}{{ f(1) }}{{ f(b=2, a='q') }}{% set t %}[{{ f('y') }}]{% "
+         "endset %}{{ t }}",
+         "1zq2[yz]"},
+        {"{{ (messages | selectattr('role', 'equalto', 'user') | list)[-1].content }}{{ messages | "
+         "map(attribute='role') | join }}",
          "\xc3\xa9\xe3\x80\x80systemuserassistantuser"},
-        {"{% for m in messages %}{% generation %}{{ m.content | trim }}{% endgeneration %}{% endfor %}{% if add_generation_prompt %}>{% endif %}",
+        {"{% for m in messages %}{% generation %}{{ m.content | trim }}{% endgeneration %}{% endfor %}{% if "
+         "add_generation_prompt %}>{% endif %}",
          "be kindHow?So.\xc3\xa9>"},
-        {"{{ tools is none }}{{ strftime_now is defined }}{{ raise_exception('never') if false }}{{ messages[9] }}", "TrueTrue"},
+        {"{{ tools is none }}{{ strftime_now is defined }}{{ raise_exception('never') if false }}{{ messages[9] }}",
+         "TrueTrue"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct plm_status st = {0};
@@ -106,9 +125,11 @@ static void test_refused(void **state)
         {"{{ 1 // 0 }}", "1 / 0"},
         {"{{ '\xc3\xa9' | upper }}", "beyond ASCII"},
         /* bounds */
-        {"{% set r = range(100000) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}", "does not come to an end"},
+        {"{% set r = range(100000) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}",
+         "does not come to an end"},
         {"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nests too deeply"},
-        {"{% set n = namespace(x='0123456789') %}{% for i in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}", "more memory"},
+        {"{% set n = namespace(x='0123456789') %}{% for i in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}",
+         "more memory"},
         {"{% for i in range(2000000000) %}{% endfor %}", "more memory"},
         {"{{ 9223372036854775807 }}", "below two thousand million"},
         {"{{ 2000000000 * 2000000000 * 2000000000 }}", "*"},
@@ -134,7 +155,8 @@ static void test_origins(void **state)
 {
     (void)state;
     struct jinja *t;
-    const char *text = "{% set c = ('<' + messages[1].content.replace('o', '0') | upper + '>') | trim %}{{ c[:4] | tojson }}";
+    const char *text =
+        "{% set c = ('<' + messages[1].content.replace('o', '0') | upper + '>') | trim %}{{ c[:4] | tojson }}";
     const struct jinja_input input = {talk, 2, false, NULL, NULL};
     jinja_byte *out;
     size_t length;
@@ -149,6 +171,7 @@ static void test_origins(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_right), cmocka_unit_test(test_refused), cmocka_unit_test(test_origins)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_right), cmocka_unit_test(test_refused),
+                                       cmocka_unit_test(test_origins)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
