@@ -33,7 +33,9 @@ enum { OPT_STOP = 256, OPT_SESSION, OPT_LOOKUP, OPT_TEMPLATE, OPT_REFINE, OPT_PA
 
 static const struct argp_option options[] = {
     {"system", 's', "TEXT", 0, "the system message (default: what the template says; ChatML: You are a helpful assistant)", 0},
-    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (Jinja, or JSON: system, turn, end, generation) instead of the one the model came with, or else ChatML", 0},
+    {"template", OPT_TEMPLATE, "FILE", 0,
+     "a chat template (Jinja, or JSON: system, turn, end, generation) instead of the one the model came with, or else "
+     "ChatML", 0},
     {"tokens", 'n', "N", 0, "at most N tokens in an answer (default 512); 0 or -1: without end", 0},
     {"stop", OPT_STOP, "TEXT", 0, "an answer ends before this text, \\n is a newline; may be given several times", 0},
     {"lookup", OPT_LOOKUP, "N", 0, "draft up to N tokens from earlier text and verify them together: the same answers, "
@@ -120,7 +122,8 @@ static int add_message(struct chat *c, const char *message, struct plm_status *s
     const enum chat_begin begin = !first ? CHAT_CONTINUES : system && !*system ? CHAT_BEGINS_WITHOUT : CHAT_BEGINS;
     c->tokens.length = 0;
     const int code = first ? PLM_OK : chat_template_close(c->template, c->encoder, !c->open, &c->tokens, st);
-    return code ? code : chat_template_render(c->template, c->encoder, messages + !own_system, 1 + own_system, begin, true, &c->tokens, NULL, st);
+    return code ? code : chat_template_render(c->template, c->encoder, messages + !own_system, 1 + own_system, begin, true,
+                                              &c->tokens, NULL, st);
 }
 
 static int show(struct chat *c, struct stop_text *t, size_t n, struct plm_status *st)

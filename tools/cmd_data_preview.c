@@ -25,7 +25,9 @@ struct arguments {
 
 static const struct argp_option options[] = {
     {"tokenizer", 't', "PATH", 0, "tokenizer.json, or a directory that has one (required)", 0},
-    {"template", OPT_TEMPLATE, "FILE", 0, "a chat template (Jinja, or JSON: system, turn, end, generation) instead of the one of the tokenizer's directory, or else ChatML", 0},
+    {"template", OPT_TEMPLATE, "FILE", 0,
+     "a chat template (Jinja, or JSON: system, turn, end, generation) instead of the one in the tokenizer's directory, "
+     "or else ChatML", 0},
     {"field", OPT_FIELD, "NAME=OTHER", 0, "the field NAME (prompt, chosen, ...) is called OTHER in this file; may be given several times", 0},
     {"as", OPT_AS, "KIND", 0, "conversation, pair, labelled or task (default: what the first row can be: a pair, labelled, a conversation)", 0},
     {"row", OPT_ROW, "N", 0, "show rows from the N-th on (default 1)", 0},
@@ -422,7 +424,8 @@ int command_data_preview(int argc, char **argv)
     if (!code)
         code = encoder_create(&p.encoder, p.tokenizer, &st);
     if (!code)
-        code = directory ? directory_chat_template(&p.chat, a.tokenizer, p.tokenizer, &st) : chat_template_open(&p.chat, a.template, p.tokenizer, &st);
+        code = directory ? directory_chat_template(&p.chat, a.tokenizer, p.tokenizer, &st)
+                         : chat_template_open(&p.chat, a.template, p.tokenizer, &st);
     if (!code && a.refine)
         code = refine_template_open(&p.refine, a.refine_template, &st);
     if (!code)

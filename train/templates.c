@@ -20,7 +20,8 @@ static int open_chat(struct chat_template **out, const char *asked, const char *
     struct tokenizer *tokenizer = NULL;
     int code = choose(NULL, model_dir, "tokenizer.json", path) ? tokenizer_open(&tokenizer, path, st) : PLM_OK;
     if (!code)
-        code = asked || !model_dir ? chat_template_open(out, asked, tokenizer, st) : directory_chat_template(out, model_dir, tokenizer, st);
+        code = asked || !model_dir ? chat_template_open(out, asked, tokenizer, st)
+                                   : directory_chat_template(out, model_dir, tokenizer, st);
     tokenizer_free(tokenizer);
     return code;
 }

@@ -50,15 +50,16 @@ bool model_has_chat_template(const struct plm_model *m)
 }
 
 /* Whether two templates make the same of a conversation. */
-static bool render_alike(const struct chat_template *a, const struct chat_template *b, const struct tokenizer *tokenizer)
+static bool render_alike(const struct chat_template *a, const struct chat_template *b,
+                         const struct tokenizer *tokenizer)
 {
     const struct chat_message m[] = {{"user", "x", 1, false}, {"assistant", "y", 1, false}, {"user", "z", 1, false}};
     struct token_list x = {0}, y = {0};
     struct encoder *e = NULL;
     const bool same = encoder_create(&e, tokenizer, NULL) == PLM_OK &&
                       chat_template_render(a, e, m, 3, CHAT_BEGINS, true, &x, NULL, NULL) == PLM_OK &&
-                      chat_template_render(b, e, m, 3, CHAT_BEGINS, true, &y, NULL, NULL) == PLM_OK && x.length == y.length &&
-                      !memcmp(x.data, y.data, x.length * sizeof *x.data);
+                      chat_template_render(b, e, m, 3, CHAT_BEGINS, true, &y, NULL, NULL) == PLM_OK &&
+                      x.length == y.length && !memcmp(x.data, y.data, x.length * sizeof *x.data);
     encoder_free(e);
     free(x.data);
     free(y.data);
@@ -68,7 +69,8 @@ static bool render_alike(const struct chat_template *a, const struct chat_templa
 static void log_missing(void *ctx, const char *text, size_t bytes)
 {
     (void)ctx;
-    log_info("the chat template writes %.*s, which the tokenizer does not have as a token: it is written as plain text", (int)bytes, text);
+    log_info("the chat template writes %.*s, which the tokenizer does not have as a token: it is written as plain text",
+             (int)bytes, text);
 }
 
 void model_chat_template_note(const struct plm_model *m, const struct chat_template *t)
@@ -78,9 +80,11 @@ void model_chat_template_note(const struct plm_model *m, const struct chat_templ
         log_info("the model came without a chat template: ChatML is used; --template FILE gives another");
     else if (!m->chat_template)
         log_info("chat template: the model's own, of %s, in place of plm's ChatML", m->brought.where);
-    else if (m->brought.text && (chat_template_from_jinja(&other, m->brought.text, m->brought.bytes, m->tokenizer, m->brought.where, NULL) ||
+    else if (m->brought.text && (chat_template_from_jinja(&other, m->brought.text, m->brought.bytes, m->tokenizer,
+                                                          m->brought.where, NULL) ||
                                  !render_alike(t, other, m->tokenizer)))
-        log_warn("chat template: the one the model was trained with (plm_chat_template.json, plm.chat_template); %s has another one, which is not used",
+        log_warn("chat template: the one the model was trained with (plm_chat_template.json, plm.chat_template); %s "
+                 "has another one, which is not used",
                  m->brought.where);
     chat_template_free(other);
     if (m->tokenizer)
@@ -96,11 +100,15 @@ static int refuse(const struct brought_template *b, const char *problem, enum pl
         begin[n] = (unsigned char)b->text[n] < ' ' ? ' ' : b->text[n];
     while (n > 0 && n == sizeof begin - 1 && (begin[n - 1] & 0x80))
         n--; /* not half a character */
-    return status_set(st, code, "the chat template that the model brought cannot be used: %.500s%s%.*s%s; give another one in its place, Jinja or JSON: --template "
-                      "FILE, or \"template\" in the configuration of a training job", problem, n ? "; it begins \"" : "", (int)n, begin, n ? "...\"" : "");
+    return status_set(st, code,
+                      "the chat template that the model brought cannot be used: %.500s%s%.*s%s; give another one in "
+                      "its place, Jinja or JSON: --template "
+                      "FILE, or \"template\" in the configuration of a training job",
+                      problem, n ? "; it begins \"" : "", (int)n, begin, n ? "...\"" : "");
 }
 
-static int open_brought(struct chat_template **out, const struct brought_template *b, const struct tokenizer *tokenizer, struct plm_status *st)
+static int open_brought(struct chat_template **out, const struct brought_template *b, const struct tokenizer *tokenizer,
+                        struct plm_status *st)
 {
     struct plm_status inner = {0};
     *out = NULL;
@@ -110,7 +118,8 @@ static int open_brought(struct chat_template **out, const struct brought_templat
     return code ? refuse(b, inner.message, (enum plm_code)code, st) : PLM_OK;
 }
 
-static int open_own(struct chat_template **out, const char *own, const struct brought_template *b, const struct tokenizer *tokenizer, struct plm_status *st)
+static int open_own(struct chat_template **out, const char *own, const struct brought_template *b,
+                    const struct tokenizer *tokenizer, struct plm_status *st)
 {
     if (own)
         return chat_template_from_json(out, own, strlen(own), "the model's chat template", st);
@@ -119,10 +128,12 @@ static int open_own(struct chat_template **out, const char *own, const struct br
 
 int model_chat_template(struct chat_template **out, const struct plm_model *m, const char *asked, struct plm_status *st)
 {
-    return asked ? chat_template_open(out, asked, m->tokenizer, st) : open_own(out, m->chat_template, &m->brought, m->tokenizer, st);
+    return asked ? chat_template_open(out, asked, m->tokenizer, st)
+                 : open_own(out, m->chat_template, &m->brought, m->tokenizer, st);
 }
 
-int directory_chat_template(struct chat_template **out, const char *dir, const struct tokenizer *tokenizer, struct plm_status *st)
+int directory_chat_template(struct chat_template **out, const char *dir, const struct tokenizer *tokenizer,
+                            struct plm_status *st)
 {
     struct brought_template b = {0};
     char *own = NULL;

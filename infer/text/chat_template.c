@@ -147,7 +147,10 @@ static int read_values(struct chat_template *t, const struct json_value *root, s
         const char *key = json_key(v, &key_bytes);
         const int i = key_index(key, key_bytes);
         if (i == N_KEYS)
-            return status_set(st, PLM_EINVAL, "%s: unknown key \"%.64s\"; a chat template has \"system\", \"turn\", \"end\" and \"generation\", or \"jinja\"", where, key);
+            return status_set(st, PLM_EINVAL,
+                              "%s: unknown key \"%.64s\"; a chat template has \"system\", \"turn\", \"end\" and "
+                              "\"generation\", or \"jinja\"",
+                              where, key);
         values[i].text = json_as_string(v, &values[i].bytes);
         if (!values[i].text)
             return status_set(st, PLM_EINVAL, "%s: \"%s\" is not a string", where, key);
@@ -156,7 +159,8 @@ static int read_values(struct chat_template *t, const struct json_value *root, s
     for (int i = 0; i < N_KEYS; i++) {
         const bool of_jinja = i >= KEY_JINJA, needed = i == KEY_TURN || i == KEY_END;
         if (values[KEY_JINJA].text ? !of_jinja && values[i].text : of_jinja && values[i].text)
-            return status_set(st, PLM_EINVAL, "%s: \"%s\" does not go %s \"jinja\"", where, keys[i], of_jinja ? "without" : "with");
+            return status_set(st, PLM_EINVAL, "%s: \"%s\" does not go %s \"jinja\"", where, keys[i],
+                              of_jinja ? "without" : "with");
         if (!values[KEY_JINJA].text && needed && !values[i].text)
             return status_set(st, PLM_EINVAL, "%s: \"%s\" is missing", where, keys[i]);
     }
@@ -200,8 +204,8 @@ int chat_template_from_json(struct chat_template **out, const char *text, size_t
     return finish(out, t, code ? code : create(t, values, where, st));
 }
 
-int chat_template_from_jinja(struct chat_template **out, const char *text, size_t length, const struct tokenizer *tokenizer, const char *where,
-                             struct plm_status *st)
+int chat_template_from_jinja(struct chat_template **out, const char *text, size_t length,
+                             const struct tokenizer *tokenizer, const char *where, struct plm_status *st)
 {
     struct span values[N_KEYS] = {[KEY_JINJA] = {text, length}};
     struct chat_template *t = calloc(1, sizeof *t);
@@ -225,7 +229,8 @@ static bool is_json(const char *text, size_t length)
     return i < length && text[i] == '{' && !(i + 1 < length && text[i + 1] && strchr("{%#", text[i + 1]));
 }
 
-int chat_template_open(struct chat_template **out, const char *path, const struct tokenizer *tokenizer, struct plm_status *st)
+int chat_template_open(struct chat_template **out, const char *path, const struct tokenizer *tokenizer,
+                       struct plm_status *st)
 {
     struct mapped_file file;
     *out = NULL;
@@ -330,21 +335,25 @@ static void drop_second_beginning(struct output *o)
         return;
     memmove(ids->data, ids->data + 1, --ids->length * sizeof *ids->data);
     if (o->targets)
-        memmove(o->targets->data + o->n_targets, o->targets->data + o->n_targets + 1, --o->targets->length - o->n_targets);
+        memmove(o->targets->data + o->n_targets, o->targets->data + o->n_targets + 1,
+                --o->targets->length - o->n_targets);
 }
 
-static void put_turns(const struct chat_template *t, struct output *o, const struct chat_message *messages, int n, enum chat_begin begin, bool generation)
+static void put_turns(const struct chat_template *t, struct output *o, const struct chat_message *messages, int n,
+                      enum chat_begin begin, bool generation)
 {
     if (begin == CHAT_BEGINS && t->system.bytes && (n == 0 || strcmp(messages[0].role, "system")))
         put_turn(t, o, "system", t->system, false);
     for (int i = 0; i < n; i++)
-        put_turn(t, o, messages[i].role, (struct span){messages[i].content, messages[i].content_bytes}, messages[i].target);
+        put_turn(t, o, messages[i].role, (struct span){messages[i].content, messages[i].content_bytes},
+                 messages[i].target);
     if (generation)
         put_header(t, o, assistant);
 }
 
-int chat_template_render(const struct chat_template *t, struct encoder *e, const struct chat_message *messages, int n, enum chat_begin begin,
-                         bool generation, struct token_list *ids, struct target_list *targets, struct plm_status *st)
+int chat_template_render(const struct chat_template *t, struct encoder *e, const struct chat_message *messages, int n,
+                         enum chat_begin begin, bool generation, struct token_list *ids, struct target_list *targets,
+                         struct plm_status *st)
 {
     struct output o = begin_output(e, ids, targets, st);
     if (begin != CHAT_CONTINUES)

@@ -223,12 +223,14 @@ static const char folded_jinja[] =
     "{{ '<|endoftext|>' }}{% if messages[0].role == 'system' %}{% set first = messages[0].content + '\\n\\n' %}"
     "{% set rest = messages[1:] %}{% else %}{% set first = '' %}{% set rest = messages %}{% endif %}{% for m in rest %}"
     "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('one after the other') }}{% endif %}"
-    "<|im_start|>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ first if loop.first }}{{ m.content | trim }}<|im_end|>\n"
+    "<|im_start|>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ first if loop.first }}{{ m.content | trim "
+    "}}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>model\n{% endif %}";
 
 /* The end of a turn is the end of a text, after a space. */
-static const char spaced_jinja[] = "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}{% else %}"
-                                   "{{ ' ' + m.content.strip() + ' <|endoftext|>' }}{% endif %}{% endfor %}";
+static const char spaced_jinja[] =
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}{% else %}"
+    "{{ ' ' + m.content.strip() + ' <|endoftext|>' }}{% endif %}{% endfor %}";
 
 static struct chat_template *open_jinja(const char *text)
 {
@@ -252,14 +254,19 @@ static void test_jinja_is_chatml(void **state)
     struct fixture *f = *state, other = {.tokenizer = f->tokenizer};
     struct chat_template *jinja = open_jinja(chatml_jinja), *chatml, *again;
     assert_int_equal(chat_template_open(&chatml, NULL, NULL, NULL), PLM_OK);
-    const struct chat_message m[] = {message("system", "be", false), message("user", "tea?<|im_end|>", false), message("assistant", " nine\n", true),
-                                     message("tool", "{{ 1 }}", false), message("assistant", "set", false), message("user", "", false)};
+    const struct chat_message m[] = {message("system", "be", false),        message("user", "tea?<|im_end|>", false),
+                                     message("assistant", " nine\n", true), message("tool", "{{ 1 }}", false),
+                                     message("assistant", "set", false),    message("user", "", false)};
     for (int first = 0; first < 2; first++)
         for (int n = 1; first + n <= 6; n++) {
             clear(f);
             clear(&other);
-            assert_int_equal(chat_template_render(chatml, f->encoder, m + first, n, CHAT_BEGINS, n % 2, &f->ids, &f->targets, NULL), PLM_OK);
-            assert_int_equal(chat_template_render(jinja, f->encoder, m + first, n, CHAT_BEGINS, n % 2, &other.ids, &other.targets, NULL), PLM_OK);
+            assert_int_equal(
+                chat_template_render(chatml, f->encoder, m + first, n, CHAT_BEGINS, n % 2, &f->ids, &f->targets, NULL),
+                PLM_OK);
+            assert_int_equal(chat_template_render(jinja, f->encoder, m + first, n, CHAT_BEGINS, n % 2, &other.ids,
+                                                  &other.targets, NULL),
+                             PLM_OK);
             assert_same(f, &other);
         }
     int32_t end;
@@ -270,8 +277,11 @@ static void test_jinja_is_chatml(void **state)
     assert_string_equal(chat_template_jinja_text(again), chatml_jinja);
     assert_null(chat_template_jinja_text(chatml));
     clear(f); /* without the template's own system message: an empty one */
-    assert_int_equal(chat_template_render(jinja, f->encoder, m + 1, 1, CHAT_BEGINS_WITHOUT, false, &f->ids, &f->targets, NULL), PLM_OK);
-    assert_string_equal(marked(f), "{<|im_start|>}system\n{<|im_end|>}\n{<|im_start|>}user\ntea?<|im_end|>{<|im_end|>}\n");
+    assert_int_equal(
+        chat_template_render(jinja, f->encoder, m + 1, 1, CHAT_BEGINS_WITHOUT, false, &f->ids, &f->targets, NULL),
+        PLM_OK);
+    assert_string_equal(marked(f),
+                        "{<|im_start|>}system\n{<|im_end|>}\n{<|im_start|>}user\ntea?<|im_end|>{<|im_end|>}\n");
     chat_template_free(again);
     chat_template_free(chatml);
     chat_template_free(jinja);
@@ -283,15 +293,18 @@ static void test_jinja_folds_and_trims(void **state)
 {
     struct fixture *f = *state;
     struct chat_template *t = open_jinja(folded_jinja);
-    const struct chat_message m[] = {message("system", "be", false), message("user", " tea? ", false), message("assistant", "\tnine\n", true),
-                                     message("user", "a", false)};
+    const struct chat_message m[] = {message("system", "be", false), message("user", " tea? ", false),
+                                     message("assistant", "\tnine\n", true), message("user", "a", false)};
     clear(f);
     assert_int_equal(chat_template_render(t, f->encoder, m, 4, CHAT_BEGINS, true, &f->ids, &f->targets, NULL), PLM_OK);
-    assert_string_equal(marked(f), "{<|endoftext|>}{<|im_start|>}user\nbe\n\ntea?{<|im_end|>}\n{<|im_start|>}model\n[nine{<|im_end|>}]\n"
-                                   "{<|im_start|>}user\na{<|im_end|>}\n{<|im_start|>}model\n");
+    assert_string_equal(
+        marked(f),
+        "{<|endoftext|>}{<|im_start|>}user\nbe\n\ntea?{<|im_end|>}\n{<|im_start|>}model\n[nine{<|im_end|>}]\n"
+        "{<|im_start|>}user\na{<|im_end|>}\n{<|im_start|>}model\n");
     struct plm_status st = {0};
     const size_t before = f->ids.length;
-    assert_int_equal(chat_template_render(t, f->encoder, m + 2, 2, CHAT_BEGINS, true, &f->ids, &f->targets, &st), PLM_EINVAL);
+    assert_int_equal(chat_template_render(t, f->encoder, m + 2, 2, CHAT_BEGINS, true, &f->ids, &f->targets, &st),
+                     PLM_EINVAL);
     assert_non_null(strstr(st.message, "t.jinja: line 1: the template says: one after the other"));
     assert_int_equal(f->ids.length, before);
     chat_template_free(t);
@@ -302,19 +315,28 @@ static void test_jinja_boundaries(void **state)
 {
     struct fixture *f = *state, parts = {.tokenizer = f->tokenizer};
     const char *const templates[] = {chatml_jinja, folded_jinja, spaced_jinja};
-    static const char *const answers[] = {"nine", "<|im_end|>", "t\xc3\xa9" "e", "\xff\xfe", "a <|endoftext|> b"};
+    static const char *const answers[] = {"nine", "<|im_end|>",
+                                          "t\xc3\xa9"
+                                          "e",
+                                          "\xff\xfe", "a <|endoftext|> b"};
     for (size_t k = 0; k < 3; k++) {
         struct chat_template *t = open_jinja(templates[k]);
         for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
-            const struct chat_message m[] = {message("user", "eat", false), message("assistant", answers[i], true), message("user", "a", false)};
+            const struct chat_message m[] = {message("user", "eat", false), message("assistant", answers[i], true),
+                                             message("user", "a", false)};
             clear(f);
             clear(&parts);
-            assert_int_equal(chat_template_render(t, f->encoder, m, 3, CHAT_BEGINS, true, &f->ids, &f->targets, NULL), PLM_OK);
-            assert_int_equal(chat_template_render(t, f->encoder, m, 1, CHAT_BEGINS, true, &parts.ids, &parts.targets, NULL), PLM_OK);
+            assert_int_equal(chat_template_render(t, f->encoder, m, 3, CHAT_BEGINS, true, &f->ids, &f->targets, NULL),
+                             PLM_OK);
+            assert_int_equal(
+                chat_template_render(t, f->encoder, m, 1, CHAT_BEGINS, true, &parts.ids, &parts.targets, NULL), PLM_OK);
             const bool open = i % 2;
-            assert_int_equal(chat_template_answer(t, f->encoder, answers[i], strlen(answers[i]), !open, &parts.ids, &parts.targets, NULL), PLM_OK);
+            assert_int_equal(chat_template_answer(t, f->encoder, answers[i], strlen(answers[i]), !open, &parts.ids,
+                                                  &parts.targets, NULL),
+                             PLM_OK);
             assert_int_equal(chat_template_close(t, f->encoder, !open, &parts.ids, NULL), PLM_OK);
-            assert_int_equal(chat_template_render(t, f->encoder, m + 2, 1, CHAT_CONTINUES, true, &parts.ids, NULL, NULL), PLM_OK);
+            assert_int_equal(
+                chat_template_render(t, f->encoder, m + 2, 1, CHAT_CONTINUES, true, &parts.ids, NULL, NULL), PLM_OK);
             assert_int_equal(parts.ids.length, f->ids.length);
             assert_memory_equal(parts.ids.data, f->ids.data, f->ids.length * sizeof *f->ids.data);
         }
@@ -333,22 +355,26 @@ static void test_jinja_refused(void **state)
         {"{{ raise_exception('never') }}", "the template says: never"},
         {"Hello!", "does not show the messages"},
         {"{% for m in messages %}{{ m.content }} {% endfor %}", "no token after an answer"},
-        {"{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}", "does not show the messages"},
+        {"{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}",
+         "does not show the messages"},
         {"{{ bos_token + messages[0].content }}", "'bos_token' is undefined"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct plm_status st = {0};
         struct chat_template *t;
-        assert_int_not_equal(chat_template_from_jinja(&t, cases[i][0], strlen(cases[i][0]), NULL, "t.jinja", &st), PLM_OK);
+        assert_int_not_equal(chat_template_from_jinja(&t, cases[i][0], strlen(cases[i][0]), NULL, "t.jinja", &st),
+                             PLM_OK);
         assert_null(t);
         if (!strstr(st.message, cases[i][1]) || !strstr(st.message, "t.jinja"))
             fail_msg("%s: \"%s\", expected \"%s\"", cases[i][0], st.message, cases[i][1]);
     }
     struct plm_status st = {0};
-    struct chat_template *t = open_jinja("{% for m in messages %}{% if m.role != 'system' %}{{ m.role + ': ' + m.content }}<|im_end|>{% endif %}{% endfor %}");
+    struct chat_template *t = open_jinja("{% for m in messages %}{% if m.role != 'system' %}{{ m.role + ': ' + "
+                                         "m.content }}<|im_end|>{% endif %}{% endfor %}");
     const struct chat_message m[] = {message("system", "be", false), message("user", "a", false)};
     clear(f);
-    assert_int_equal(chat_template_render(t, f->encoder, m, 2, CHAT_BEGINS, true, &f->ids, NULL, &st), PLM_EUNSUPPORTED);
+    assert_int_equal(chat_template_render(t, f->encoder, m, 2, CHAT_BEGINS, true, &f->ids, NULL, &st),
+                     PLM_EUNSUPPORTED);
     assert_non_null(strstr(st.message, "leaves out message 1 of a conversation of 2, of the role 'system'"));
     assert_int_equal(f->ids.length, 0);
     chat_template_free(t);
@@ -359,9 +385,15 @@ static void test_jinja_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chatml), cmocka_unit_test(test_boundaries), cmocka_unit_test(test_end_in_the_middle), cmocka_unit_test(test_json),
-        cmocka_unit_test(test_bad), cmocka_unit_test(test_jinja_is_chatml), cmocka_unit_test(test_jinja_folds_and_trims),
-        cmocka_unit_test(test_jinja_boundaries), cmocka_unit_test(test_jinja_refused),
+        cmocka_unit_test(test_chatml),
+        cmocka_unit_test(test_boundaries),
+        cmocka_unit_test(test_end_in_the_middle),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_jinja_is_chatml),
+        cmocka_unit_test(test_jinja_folds_and_trims),
+        cmocka_unit_test(test_jinja_boundaries),
+        cmocka_unit_test(test_jinja_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
