@@ -9,6 +9,7 @@
 
 #include "data/corpus.h"
 #include "infer/base/clock.h"
+#include "infer/model/templates.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/files.h"
@@ -22,6 +23,7 @@ struct run {
     int stream_phase;
     struct batch batch;
     char model_path[PATH_MAX]; /* what the configuration's stands for: a run's newest checkpoint, for one */
+    struct model_templates templates; /* of that model: checkpoints carry them on */
 };
 
 static int longest_row(const struct run_config *c)
@@ -71,6 +73,20 @@ static int describe_data(const struct run_config *c, json_t **out, struct plm_st
     return code;
 }
 
+/* More pretraining changes nothing about how a model is spoken to. */
+static int carry_templates(struct run *r, struct plm_status *st)
+{
+    if (!r->c->model_path)
+        return PLM_OK;
+    int code = model_templates_read(&r->templates, r->model_path, st);
+    const char *const texts[3] = {r->templates.chat, r->templates.refine, r->templates.brought.text};
+    static const char *const names[3] = {CHAT_TEMPLATE_FILE, REFINE_TEMPLATE_FILE, "chat_template.jinja"};
+    for (int i = 0; i < 3 && !code; i++)
+        if (texts[i])
+            trainer_add_text(&r->t, names[i], texts[i]);
+    return code;
+}
+
 static int run_open(struct run *r, struct comm *comm, struct plm_status *st)
 {
     const struct run_config *c = r->c;
@@ -88,6 +104,8 @@ static int run_open(struct run *r, struct comm *comm, struct plm_status *st)
     code = comm_agree(comm, code, st);
     if (!code)
         code = trainer_open(&r->t, &o, comm, st);
+    if (!code)
+        code = comm_agree(comm, carry_templates(r, st), st);
     return code ? code : comm_agree(comm, comm->rank == 0 ? check_data(r, st) : PLM_OK, st);
 }
 
@@ -96,6 +114,7 @@ static void run_close(struct run *r)
     stream_close(r->stream);
     batch_free(&r->batch);
     trainer_close(&r->t);
+    model_templates_free(&r->templates);
 }
 
 /* How often the phase that ends went through each of its sources. */

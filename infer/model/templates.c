@@ -36,12 +36,33 @@ static int read_key(char **out, const struct gguf *g, const char *key, struct pl
     return code;
 }
 
+/* Of a directory, or of an open GGUF file (path is not used then). */
+static int read_all(char **chat, char **refine, struct brought_template *brought, const char *path, const struct gguf *g,
+                    struct plm_status *st)
+{
+    int code = g ? read_key(chat, g, CHAT_TEMPLATE_KEY, st) : read_file(chat, path, CHAT_TEMPLATE_FILE, st);
+    if (!code)
+        code = g ? read_key(refine, g, REFINE_TEMPLATE_KEY, st) : read_file(refine, path, REFINE_TEMPLATE_FILE, st);
+    return code ? code : brought_template_read(brought, path, g, st);
+}
+
 int model_read_templates(struct plm_model *m, const char *path, struct plm_status *st)
 {
-    int code = m->gguf ? read_key(&m->chat_template, m->gguf, CHAT_TEMPLATE_KEY, st) : read_file(&m->chat_template, path, CHAT_TEMPLATE_FILE, st);
-    if (!code)
-        code = m->gguf ? read_key(&m->refine_template, m->gguf, REFINE_TEMPLATE_KEY, st) : read_file(&m->refine_template, path, REFINE_TEMPLATE_FILE, st);
-    return code ? code : brought_template_read(&m->brought, path, m->gguf, st);
+    return read_all(&m->chat_template, &m->refine_template, &m->brought, path, m->gguf, st);
+}
+
+int model_templates_read(struct model_templates *t, const char *dir, struct plm_status *st)
+{
+    *t = (struct model_templates){0};
+    return read_all(&t->chat, &t->refine, &t->brought, dir, NULL, st);
+}
+
+void model_templates_free(struct model_templates *t)
+{
+    free(t->chat);
+    free(t->refine);
+    brought_template_free(&t->brought);
+    *t = (struct model_templates){0};
 }
 
 bool model_has_chat_template(const struct plm_model *m)

@@ -36,4 +36,12 @@ int model_refine_template(struct refine_template **out, const struct plm_model *
 int directory_chat_template(struct chat_template **out, const char *dir, const struct tokenizer *tokenizer,
                             struct plm_status *st);
 
+/* All of a directory, to be carried on. Free with model_templates_free, also after an error. */
+struct model_templates {
+    char *chat, *refine; /* what a model was trained on here; NULL: not known */
+    struct brought_template brought;
+};
+int model_templates_read(struct model_templates *t, const char *dir, struct plm_status *st);
+void model_templates_free(struct model_templates *t);
+
 #endif

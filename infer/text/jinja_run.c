@@ -20,11 +20,20 @@ struct value run_fail(struct run *r, enum plm_code code, const char *fmt, ...)
     return (struct value){0};
 }
 
+/* Beyond the limit, or no memory within it. */
+static void run_out(struct run *r, size_t n, size_t size)
+{
+    if (n <= (r->pool.limit - r->pool.used) / (size + 1) && !r->code)
+        r->code = status_no_memory(r->st, n * size, "a conversation in a chat template");
+    else
+        run_fail(r, PLM_ELIMIT, "the template wants more memory than there is for it");
+}
+
 void *run_alloc(struct run *r, size_t n, size_t size)
 {
     void *at = r->code ? NULL : pool_alloc(&r->pool, n, size);
     if (!at && !r->code)
-        run_fail(r, PLM_ELIMIT, "the template wants more memory than there is for it");
+        run_out(r, n, size);
     return at;
 }
 
@@ -388,7 +397,7 @@ static void put(struct run *r, const struct value *v)
         jinja_byte *grown =
             capacity <= r->pool.limit / sizeof *grown ? realloc(r->out, capacity * sizeof *grown) : NULL;
         if (!grown) {
-            run_fail(r, PLM_ELIMIT, "the template writes more than there is memory for");
+            run_out(r, capacity, sizeof *grown);
             return;
         }
         r->out = grown;

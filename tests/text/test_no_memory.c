@@ -135,21 +135,26 @@ static int train(void *ctx, struct plm_status *st)
     return code;
 }
 
+struct chat_source {
+    const struct tokenizer *tokenizer;
+    const char *text;
+};
+
 /* A template from text, a conversation and an answer through it. */
 static int chat(void *ctx, struct plm_status *st)
 {
-    static const char text[] = "{\"system\": \"be\", \"turn\": \"<|im_start|>{role}: {content}<|im_end|>\\n\", \"end\": \"<|im_end|>\"}";
+    const struct chat_source *source = ctx;
     const struct chat_message m[] = {{"user", "ab", 2, false}, {"assistant", "ba", 2, true}};
     struct chat_template *t = NULL;
     struct encoder *e = NULL;
     struct token_list ids = {0};
     struct target_list targets = {0};
     int32_t end;
-    int code = chat_template_from_json(&t, text, sizeof text - 1, "t.json", st);
+    int code = chat_template_from_json(&t, source->text, strlen(source->text), "t.json", st);
     if (!code)
-        code = chat_template_end(t, ctx, &end, st);
+        code = chat_template_end(t, source->tokenizer, &end, st);
     if (!code)
-        code = encoder_create(&e, ctx, st);
+        code = encoder_create(&e, source->tokenizer, st);
     if (!code)
         code = chat_template_render(t, e, m, 2, true, true, &ids, &targets, st);
     assert_true(!code || (ids.length == 0 && targets.length == 0));
@@ -199,7 +204,12 @@ static void test_rows(void **state)
     FILE *f = fopen(path, "w");
     assert_int_equal(fwrite(text, 1, sizeof text - 1, f), sizeof text - 1);
     fclose(f);
-    fail_each(chat, t, 8);
+    static const char turns[] = "{\"system\": \"be\", \"turn\": \"<|im_start|>{role}: {content}<|im_end|>\\n\", \"end\": "
+                                "\"<|im_end|>\"}";
+    static const char jinja[] = "{\"jinja\": \"{% for m in messages %}{{ '<|im_start|>' + m.role ~ (m.content | trim) }}"
+                                "{% set x = {'a': [1]} %}{{ x | tojson }}<|im_end|>{% endfor %}\"}";
+    fail_each(chat, &(struct chat_source){t, turns}, 8);
+    fail_each(chat, &(struct chat_source){t, jinja}, 8);
     fail_each(read_examples, /* jansson's own allocations do not fail: it takes that for bad syntax */
               &(struct dataset){path, t, chatml}, 20);
     unlink(path);

@@ -62,6 +62,10 @@ for start in imported shards-hf; do
 import json, sys
 first, last = ([m["loss"] for m in map(json.loads, open(f"{run}/metrics.jsonl")) if "loss" in m] for run in (f"from-{sys.argv[1]}", "run"))
 assert first[0] < last[-1] + 0.7 < last[0], (first, last)' $start
+    check "... and carries the chat template on" "$python" -c '
+import glob, json, sys
+text = json.load(open(sys.argv[1] + "/tokenizer_config.json"))["chat_template"]
+assert open(max(glob.glob("from-" + sys.argv[1] + "/step-*")) + "/chat_template.jinja").read() == text' $start
 done
 "$python" -c 'import json; print(json.load(open("hf/tokenizer_config.json"))["chat_template"])' >own.jinja
 sed 's/assistant/helper/g' hf/tokenizer_config.json >other.json
