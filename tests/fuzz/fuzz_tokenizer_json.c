@@ -12,7 +12,7 @@ static char *make_json(size_t *length)
 {
     static const int32_t merges[][2] = {{'a', 'b'}, {256, 'c'}, {'a', 258}, {'b', 'c'}};
     static const char *const merged[] = {"ab", "abc", "bc"};
-    static const struct special_token specials[] = {{"<|endoftext|>", 259}, {"<s>", 260}};
+    static const struct special_token specials[] = {{"<|endoftext|>", 259}, {"<s>", 260, ADDED_PLAIN | ADDED_NORMALIZED | ADDED_LSTRIP}};
     char bytes[256];
     const char *token[259];
     size_t n[259];
