@@ -441,8 +441,11 @@ int checkpoint_load_weights(const char *dir, const struct tensor_table *table, f
     int code = safetensors_set_open(&model, dir, st);
     if (!code)
         code = check_tensors(&model, "the weights", table, &weights, 1, false, st);
-    if (!code && model.n_tensors > table->n_tensors)
-        log_warn("'%s': %d tensors are not part of a PLM and are left out", dir, model.n_tensors - table->n_tensors);
+    const int n_left = code ? 0 : model.n_tensors + model.n_others - table->n_tensors;
+    if (n_left > 0)
+        log_warn("'%s': %d tensors are not part of a PLM and are left out", dir, n_left);
+    if (!code && model.n_narrowed)
+        log_info("'%s': %d tensors are F64 and were converted to float32", dir, model.n_narrowed);
     if (!code) {
         fill_arena(&model, table, &weights);
         code = check_finite(table, params, st);

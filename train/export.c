@@ -4,12 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 const char export_type_names[] = "f32, f16, bf16, q8_0, q4_0, q4_k, q6_k or q4_k_m";
 
 bool export_type_by_name(struct export_type *out, const char *name)
 {
-    bool mixture = strcmp(name, "q4_k_m") == 0;
+    bool mixture = strcasecmp(name, "q4_k_m") == 0;
     enum dtype type = mixture ? DTYPE_Q4_K : dtype_by_name(name);
     if (type == DTYPE_COUNT)
         return false;

@@ -3,6 +3,7 @@
 #include <float.h>
 #include <math.h>
 #include <string.h>
+#include <strings.h>
 
 #include "infer/format/kquants.h"
 
@@ -27,7 +28,7 @@ const struct dtype_info *dtype_info(enum dtype type)
 enum dtype dtype_by_name(const char *name)
 {
     int t = 0;
-    while (t < DTYPE_COUNT && strcmp(infos[t].name, name) != 0)
+    while (t < DTYPE_COUNT && strcasecmp(infos[t].name, name) != 0)
         t++;
     return (enum dtype)t;
 }

@@ -60,7 +60,7 @@ static inline bool dtype_is_quantized(enum dtype type)
     return type >= DTYPE_Q8_0 && type < DTYPE_COUNT;
 }
 
-/* By lower-case name, safetensors name, GGUF number: DTYPE_COUNT when unknown. */
+/* By name in any case ("Q8_0"), safetensors name, GGUF number: DTYPE_COUNT when unknown. */
 enum dtype dtype_by_name(const char *name);
 enum dtype dtype_by_safetensors_name(const char *name, size_t length);
 enum dtype dtype_by_gguf_type(uint32_t gguf_type);

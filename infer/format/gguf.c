@@ -23,6 +23,9 @@ struct tensor {
 };
 
 struct gguf {
+    struct gguf **parts;          /* (n_parts), those behind the first of a split file; their tensors are listed here */
+    int n_parts;
+    struct tensor_copies copies;  /* of data that the file does not align to their type */
     struct mapped_file file;
     char *path;
     size_t n_entries;
@@ -276,8 +279,17 @@ static int begin_compare(const void *x, const void *y)
     return a->begin != b->begin ? (a->begin < b->begin ? -1 : 1) : (a->end > b->end) - (a->end < b->end);
 }
 
+static int sort_names(struct gguf *g, struct plm_status *st)
+{
+    qsort(g->sorted, (size_t)g->n_tensors, sizeof *g->sorted, name_compare);
+    for (int i = 1; i < g->n_tensors; i++)
+        if (name_compare(&g->sorted[i - 1], &g->sorted[i]) == 0)
+            return status_set(st, PLM_EFORMAT, "'%s': tensor '%s' occurs twice", g->path, g->sorted[i]->stored.name);
+    return PLM_OK;
+}
+
 /* Offsets against the data section and each other. Of a type that is not known only the beginning can be checked. */
-static int check_layout(const struct gguf *g, uint64_t alignment, uint64_t data_bytes, struct plm_status *st)
+static int check_layout(struct gguf *g, uint64_t alignment, uint64_t data_bytes, struct plm_status *st)
 {
     qsort(g->sorted, (size_t)g->n_tensors, sizeof *g->sorted, begin_compare);
     for (int i = 0; i < g->n_tensors; i++) {
@@ -294,11 +306,7 @@ static int check_layout(const struct gguf *g, uint64_t alignment, uint64_t data_
             return status_set(st, PLM_EFORMAT, "'%s': tensors '%s' and '%s' overlap", g->path, before->stored.name,
                               t->stored.name);
     }
-    qsort(g->sorted, (size_t)g->n_tensors, sizeof *g->sorted, name_compare);
-    for (int i = 1; i < g->n_tensors; i++)
-        if (name_compare(&g->sorted[i - 1], &g->sorted[i]) == 0)
-            return status_set(st, PLM_EFORMAT, "'%s': tensor '%s' occurs twice", g->path, g->sorted[i]->stored.name);
-    return PLM_OK;
+    return sort_names(g, st);
 }
 
 static int read_tensors(struct gguf *g, struct cursor *c, uint64_t n, struct plm_status *st)
@@ -326,8 +334,12 @@ static int read_tensors(struct gguf *g, struct cursor *c, uint64_t n, struct plm
     if (data_begin > g->file.size)
         return fail_truncated(g, "the padding before the data", NULL, st);
     code = check_layout(g, alignment, g->file.size - data_begin, st);
-    for (int i = 0; i < g->n_tensors && !code; i++)
-        g->tensors[i].stored.data = g->file.data + data_begin + g->tensors[i].begin;
+    for (int i = 0; i < g->n_tensors && !code; i++) {
+        struct stored_tensor *s = &g->tensors[i].stored;
+        s->data = g->file.data + data_begin + g->tensors[i].begin;
+        if (s->type != DTYPE_COUNT)
+            code = tensor_copy_aligned(&g->copies, s, st);
+    }
     return code;
 }
 
@@ -349,7 +361,7 @@ static int read_file(struct gguf *g, struct plm_status *st)
     return code ? code : read_tensors(g, &c, n_tensors, st);
 }
 
-int gguf_open(struct gguf **out, const char *path, struct plm_status *st)
+static int open_file(struct gguf **out, const char *path, struct plm_status *st)
 {
     *out = NULL;
     struct gguf *g = calloc(1, sizeof *g);
@@ -367,10 +379,126 @@ int gguf_open(struct gguf **out, const char *path, struct plm_status *st)
     return code;
 }
 
+/* What split.* says of a part. */
+struct split {
+    uint64_t no, count, tensors;
+};
+
+static int read_split(const struct gguf *g, struct split *s, struct plm_status *st)
+{
+    *s = (struct split){.count = 1};
+    if (!gguf_has(g, "split.count"))
+        return PLM_OK;
+    int code = gguf_get_u64(g, "split.count", &s->count, st);
+    if (!code && s->count > 1)
+        code = gguf_get_u64(g, "split.no", &s->no, st);
+    if (!code && s->count > 1)
+        code = gguf_get_u64(g, "split.tensors.count", &s->tensors, st);
+    if (!code && s->count > 1 && (s->count > GGUF_MAX_PARTS || s->no >= s->count))
+        code = status_set(st, PLM_EFORMAT, "'%s': split.no is %llu and split.count %llu; expected part 0 to count - 1 of at most %d",
+                          g->path, (unsigned long long)s->no, (unsigned long long)s->count, GGUF_MAX_PARTS);
+    return code;
+}
+
+/* Open part `no` of what `split`, read from `path`, describes, and compare the two. */
+static int open_part(struct gguf **out, const char *path, const struct split *split, uint64_t no, struct plm_status *st)
+{
+    char part_path[4096];
+    struct split found;
+    int code = gguf_part_path(part_path, sizeof part_path, path, split->no, no, split->count, st);
+    if (!code && (code = open_file(out, part_path, st)))
+        return status_prefix(st, "part %llu of %llu", (unsigned long long)no + 1, (unsigned long long)split->count);
+    if (!code)
+        code = read_split(*out, &found, st);
+    if (!code && (found.no != no || found.count != split->count || (found.count > 1 && found.tensors != split->tensors)))
+        code = status_set(st, PLM_EFORMAT, "'%s' should be part %llu of %llu of a model of %llu tensors by its name and '%s', but says it is part "
+                          "%llu of %llu, of %llu: the parts of different models, or one part twice", part_path, (unsigned long long)no + 1,
+                          (unsigned long long)split->count, (unsigned long long)split->tensors, path, (unsigned long long)found.no + 1,
+                          (unsigned long long)found.count, (unsigned long long)found.tensors);
+    if (code) {
+        gguf_close(*out);
+        *out = NULL;
+    }
+    return code;
+}
+
+/* Append the tensors of `part`, which g owns from now on. */
+static int adopt(struct gguf *g, struct gguf *part, struct plm_status *st)
+{
+    g->parts[g->n_parts++] = part;
+    const size_t n = (size_t)g->n_tensors + (size_t)part->n_tensors;
+    struct tensor *tensors = realloc(g->tensors, (n + 1) * sizeof *tensors);
+    if (!tensors)
+        return status_no_memory(st, n * sizeof *tensors, part->path);
+    g->tensors = tensors;
+    if (n > INT32_MAX)
+        return status_set(st, PLM_EFORMAT, "'%s': %zu tensors are too many", part->path, n);
+    for (int i = 0; i < part->n_tensors; i++)
+        g->tensors[g->n_tensors++] = part->tensors[i];
+    part->n_tensors = 0; /* their names moved */
+    return PLM_OK;
+}
+
+/* Names of all parts in one sorted list. */
+static int sort_parts(struct gguf *g, const struct split *split, struct plm_status *st)
+{
+    if ((uint64_t)g->n_tensors != split->tensors)
+        return status_set(st, PLM_EFORMAT, "'%s': the %llu parts hold %d tensors, but split.tensors.count is %llu", g->path,
+                          (unsigned long long)split->count, g->n_tensors, (unsigned long long)split->tensors);
+    const struct tensor **sorted = realloc(g->sorted, ((size_t)g->n_tensors + 1) * sizeof *sorted);
+    if (!sorted)
+        return status_no_memory(st, (size_t)g->n_tensors * sizeof *sorted, g->path);
+    g->sorted = sorted;
+    for (int i = 0; i < g->n_tensors; i++)
+        sorted[i] = &g->tensors[i];
+    return sort_names(g, st);
+}
+
+int gguf_open(struct gguf **out, const char *path, struct plm_status *st)
+{
+    struct split split;
+    struct gguf *given = NULL, *g = NULL;
+    *out = NULL;
+    int code = open_file(&given, path, st);
+    if (code)
+        return code;
+    code = read_split(given, &split, st);
+    if (!code && split.count <= 1) {
+        *out = given;
+        return PLM_OK;
+    }
+    if (!code && split.no == 0) {
+        g = given;
+        given = NULL;
+    } else if (!code) { /* opened again in its turn */
+        code = open_part(&g, path, &split, 0, st);
+    }
+    gguf_close(given);
+    if (!code && !(g->parts = calloc((size_t)split.count, sizeof *g->parts)))
+        code = status_no_memory(st, (size_t)split.count * sizeof *g->parts, path);
+    for (uint64_t no = 1; no < split.count && !code; no++) {
+        struct gguf *part = NULL;
+        code = open_part(&part, path, &split, no, st);
+        if (!code)
+            code = adopt(g, part, st);
+    }
+    if (!code)
+        code = sort_parts(g, &split, st);
+    if (code)
+        gguf_close(g);
+    else
+        *out = g;
+    return code;
+}
+
 void gguf_close(struct gguf *g)
 {
     if (!g)
         return;
+    for (int i = 0; i < g->n_parts; i++)
+        gguf_close(g->parts[i]);
+    free(g->parts);
+    tensor_copies_free(&g->copies);
     for (size_t i = 0; i < g->n_entries; i++)
         free(g->entries[i].strings);
     for (int i = 0; i < g->n_tensors; i++)
@@ -400,15 +528,19 @@ static int fail_type(const struct gguf *g, const struct entry *e, const char *ex
     return fail_entry(g, e, st, PLM_EFORMAT, "has type %s; expected %s", value_types[e->type].name, expected);
 }
 
+static bool is_integer(uint32_t type)
+{
+    return type <= GGUF_I32 || type == GGUF_U64 || type == GGUF_I64;
+}
+
 /* An integer or bool as magnitude and sign; false for other types. */
-static bool entry_integer(const struct entry *e, uint64_t *magnitude, bool *negative)
+static bool read_integer(uint32_t type, const unsigned char *at, uint64_t *magnitude, bool *negative)
 {
     uint64_t raw = 0;
     int64_t value = 0;
     *negative = false;
-    size_t bytes = value_types[e->type].bytes;
-    memcpy(&raw, e->value, bytes); /* little-endian: zero-extends */
-    switch (e->type) {
+    memcpy(&raw, at, value_types[type].bytes); /* little-endian: zero-extends */
+    switch (type) {
     case GGUF_U8: case GGUF_U16: case GGUF_U32: case GGUF_U64: case GGUF_BOOL:
         *magnitude = raw;
         return true;
@@ -421,6 +553,11 @@ static bool entry_integer(const struct entry *e, uint64_t *magnitude, bool *nega
     *negative = value < 0;
     *magnitude = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
     return true;
+}
+
+static bool entry_integer(const struct entry *e, uint64_t *magnitude, bool *negative)
+{
+    return read_integer(e->type, e->value, magnitude, negative);
 }
 
 int gguf_get_u64(const struct gguf *g, const char *key, uint64_t *out, struct plm_status *st)
@@ -476,13 +613,17 @@ int gguf_get_array(const struct gguf *g, const char *key, enum gguf_value_type w
     const struct entry *e = entry_find(g, key);
     if (!e)
         return fail_missing(g, key, expected, st);
-    bool u32_as_i32 = want == GGUF_I32 && e->element_type == GGUF_U32;
-    if (e->type != GGUF_ARRAY || (e->element_type != want && !u32_as_i32))
+    const bool converted = want == GGUF_I32 && e->type == GGUF_ARRAY && is_integer(e->element_type);
+    if (e->type != GGUF_ARRAY || (e->element_type != want && !converted))
         return fail_type(g, e, expected, st);
-    for (uint64_t i = 0; u32_as_i32 && i < e->count; i++)
-        if (gguf_array_i32(g, key, i) < 0)
-            return fail_entry(g, e, st, PLM_EFORMAT, "has %u as element %llu, beyond i32", (uint32_t)gguf_array_i32(g, key, i),
-                              (unsigned long long)i);
+    for (uint64_t i = 0; converted && i < e->count; i++) {
+        uint64_t magnitude;
+        bool negative;
+        read_integer(e->element_type, e->value + i * value_types[e->element_type].bytes, &magnitude, &negative);
+        if (magnitude > INT32_MAX + (uint64_t)negative)
+            return fail_entry(g, e, st, PLM_EFORMAT, "has %s%llu as element %llu, beyond i32", negative ? "-" : "",
+                              (unsigned long long)magnitude, (unsigned long long)i);
+    }
     *n = e->count;
     return PLM_OK;
 }
@@ -501,10 +642,11 @@ void gguf_array_string(const struct gguf *g, const char *key, uint64_t i, const 
 int32_t gguf_array_i32(const struct gguf *g, const char *key, uint64_t i)
 {
     const struct entry *e = entry_find(g, key);
-    int32_t v = 0;
-    if (e && e->type == GGUF_ARRAY && (e->element_type == GGUF_I32 || e->element_type == GGUF_U32) && i < e->count)
-        memcpy(&v, e->value + i * sizeof v, sizeof v);
-    return v;
+    uint64_t magnitude = 0;
+    bool negative = false;
+    if (e && e->type == GGUF_ARRAY && is_integer(e->element_type) && i < e->count)
+        read_integer(e->element_type, e->value + i * value_types[e->element_type].bytes, &magnitude, &negative);
+    return (int32_t)(negative ? -(int64_t)magnitude : (int64_t)magnitude);
 }
 
 int gguf_n_tensors(const struct gguf *g)
@@ -530,11 +672,6 @@ int gguf_tensor(const struct gguf *g, const char *name, struct stored_tensor *ou
                           "'%s': tensor '%s' has type %s (%u); this build computes with f32, f16, bf16, q8_0, "
                           "q4_0, q4_K and q6_K", g->path, name,
                           gguf_type_name(t->gguf_type), t->gguf_type);
-    if ((uintptr_t)t->stored.data % dtype_alignment(t->stored.type) != 0)
-        return status_set(st, PLM_EUNSUPPORTED,
-                          "'%s': the data of tensor '%s' are not aligned to type %s; write the file again with "
-                          "general.alignment 32",
-                          g->path, name, dtype_info(t->stored.type)->name);
     *out = t->stored;
     return PLM_OK;
 }

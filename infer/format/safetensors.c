@@ -23,38 +23,71 @@ static bool read_extent(const struct json_value *v, uint64_t *begin, uint64_t *e
     return true;
 }
 
+/* One entry of the header, as it is told: a type that is not in the table leaves DTYPE_COUNT. */
+struct header_entry {
+    struct stored_tensor stored;
+    const char *type;
+};
+
+/* Types beyond those of dtype.h and the bytes of their elements. */
+static const struct {
+    const char *name;
+    uint64_t bytes;
+} other_types[] = {{"F64", 8}, {"I64", 8}, {"U64", 8}, {"I32", 4}, {"U32", 4}, {"I16", 2}, {"U16", 2},
+                   {"I8", 1}, {"U8", 1}, {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"C64", 8}};
+
+/* Bytes of an element; 0: not known, as of the types that pack several into a byte. */
+static uint64_t element_bytes(const struct header_entry *e)
+{
+    if (e->stored.type != DTYPE_COUNT)
+        return (uint64_t)dtype_info(e->stored.type)->block_bytes;
+    for (size_t i = 0; i < sizeof other_types / sizeof *other_types; i++)
+        if (strcmp(other_types[i].name, e->type) == 0)
+            return other_types[i].bytes;
+    return 0;
+}
+
+static bool is_f64(const struct header_entry *e) { return strcmp(e->type, "F64") == 0; }
+
+static int read_shape(struct stored_tensor *t, const struct json_value *shape, bool computed, uint64_t *elements, const char *where,
+                      struct plm_status *st)
+{
+    if (json_typeof(shape) != JSON_ARRAY)
+        return status_set(st, PLM_EFORMAT, "'%s': tensor '%s' has no \"shape\"", where, t->name);
+    if (computed && json_count(shape) > TENSOR_MAX_DIMS)
+        return status_set(st, PLM_EUNSUPPORTED, "'%s': tensor '%s' has %zu dimensions; at most %d can be read", where, t->name,
+                          json_count(shape), TENSOR_MAX_DIMS);
+    *elements = 1;
+    for (const struct json_value *d = json_first(shape); d; d = json_next(d), t->n_dims++) {
+        int64_t dim;
+        if (!json_as_integer(d, &dim) || dim < 0 || __builtin_mul_overflow(*elements, (uint64_t)dim, elements) ||
+            *elements > INT64_MAX / 8)
+            return status_set(st, PLM_EFORMAT, "'%s': dimension %d of tensor '%s' is not a size", where, t->n_dims, t->name);
+        if (t->n_dims < TENSOR_MAX_DIMS)
+            t->shape[t->n_dims] = dim;
+    }
+    return PLM_OK;
+}
+
 /* One entry of the header. `where` is the file, `data` its data section of `data_bytes`. */
-static int read_entry(struct stored_tensor *t, const struct json_value *entry, const char *where, const unsigned char *data,
+static int read_entry(struct header_entry *e, const struct json_value *entry, const char *where, const unsigned char *data,
                       uint64_t data_bytes, struct plm_status *st)
 {
+    struct stored_tensor *t = &e->stored;
     size_t length, type_length;
     t->name = json_key(entry, &length);
     if (strlen(t->name) != length)
         return status_set(st, PLM_EFORMAT, "'%s': the name of tensor '%s' contains a NUL character", where, t->name);
-    const char *type = json_as_string(json_get(entry, "dtype"), &type_length);
-    if (!type)
+    e->type = json_as_string(json_get(entry, "dtype"), &type_length);
+    if (!e->type || strlen(e->type) != type_length)
         return status_set(st, PLM_EFORMAT, "'%s': tensor '%s' has no \"dtype\"", where, t->name);
-    t->type = dtype_by_safetensors_name(type, type_length);
-    if (t->type == DTYPE_COUNT)
-        return status_set(st, PLM_EUNSUPPORTED, "'%s': tensor '%s' has type %.32s; F32, F16 and BF16 can be read: convert it",
-                          where, t->name, type);
+    t->type = dtype_by_safetensors_name(e->type, type_length);
 
-    const struct json_value *shape = json_get(entry, "shape");
-    if (json_typeof(shape) != JSON_ARRAY)
-        return status_set(st, PLM_EFORMAT, "'%s': tensor '%s' has no \"shape\"", where, t->name);
-    if (json_count(shape) > TENSOR_MAX_DIMS)
-        return status_set(st, PLM_EUNSUPPORTED, "'%s': tensor '%s' has %zu dimensions; at most %d can be read", where, t->name,
-                          json_count(shape), TENSOR_MAX_DIMS);
-    uint64_t elements = 1;
-    for (const struct json_value *d = json_first(shape); d; d = json_next(d)) {
-        int64_t *dim = &t->shape[t->n_dims];
-        if (!json_as_integer(d, dim) || *dim < 0 || __builtin_mul_overflow(elements, (uint64_t)*dim, &elements) ||
-            elements > INT64_MAX / 8)
-            return status_set(st, PLM_EFORMAT, "'%s': dimension %d of tensor '%s' is not a size", where, t->n_dims, t->name);
-        t->n_dims++;
-    }
-
-    uint64_t begin, end, element_bytes = (uint64_t)dtype_info(t->type)->block_bytes;
+    uint64_t begin, end, elements = 0;
+    const uint64_t size = element_bytes(e);
+    int code = read_shape(t, json_get(entry, "shape"), t->type != DTYPE_COUNT || is_f64(e), &elements, where, st);
+    if (code)
+        return code;
     if (!read_extent(json_get(entry, "data_offsets"), &begin, &end))
         return status_set(st, PLM_EFORMAT, "'%s': tensor '%s' has no \"data_offsets\" [begin, end]", where, t->name);
     if (end > data_bytes)
@@ -62,22 +95,19 @@ static int read_entry(struct stored_tensor *t, const struct json_value *entry, c
                           "'%s': tensor '%s' ends at byte %llu of the data, but only %llu are there; is the file "
                           "truncated?",
                           where, t->name, (unsigned long long)end, (unsigned long long)data_bytes);
-    if (end - begin != elements * element_bytes)
+    if (size && end - begin != elements * size)
         return status_set(st, PLM_EFORMAT, "'%s': tensor '%s' has %llu bytes of data, but its shape needs %llu", where, t->name,
-                          (unsigned long long)(end - begin), (unsigned long long)(elements * element_bytes));
+                          (unsigned long long)(end - begin), (unsigned long long)(elements * size));
     t->data = data + begin;
     t->bytes = (size_t)(end - begin);
-    if ((uintptr_t)t->data % dtype_alignment(t->type) != 0)
-        return status_set(st, PLM_EUNSUPPORTED,
-                          "'%s': the data of tensor '%s' are not aligned to its %llu-byte elements; write the "
-                          "file again with a tool that pads the header",
-                          where, t->name, (unsigned long long)element_bytes);
     return PLM_OK;
 }
 
 /* The __metadata__ object, strings to strings, as text of its own. */
 static int read_metadata(struct safetensors *s, const struct json_value *metadata, const char *where, struct plm_status *st)
 {
+    if (json_typeof(metadata) == JSON_NULL)
+        return PLM_OK;
     if (json_typeof(metadata) != JSON_OBJECT)
         return status_set(st, PLM_EFORMAT, "'%s': \"__metadata__\" is not an object", where);
     struct json_buffer text = {0};
@@ -101,7 +131,7 @@ static int read_metadata(struct safetensors *s, const struct json_value *metadat
 
 static int offset_compare(const void *x, const void *y)
 {
-    const struct stored_tensor *a = x, *b = y;
+    const struct stored_tensor *a = &((const struct header_entry *)x)->stored, *b = &((const struct header_entry *)y)->stored;
     uintptr_t p = (uintptr_t)a->data, q = (uintptr_t)b->data;
     return p != q ? (p < q ? -1 : 1) : a->bytes != b->bytes ? (a->bytes < b->bytes ? -1 : 1) : 0; /* empty ones first */
 }
@@ -112,12 +142,12 @@ static int name_compare(const void *x, const void *y)
 }
 
 /* The tensors, sorted, must fill the data section without a gap. */
-static int check_layout(const struct safetensors *s, const char *where, const unsigned char *data, uint64_t data_bytes,
+static int check_layout(const struct header_entry *entries, int n, const char *where, const unsigned char *data, uint64_t data_bytes,
                         struct plm_status *st)
 {
     uint64_t expected = 0;
-    for (int i = 0; i < s->n_tensors; i++) {
-        const struct stored_tensor *t = &s->tensors[i];
+    for (int i = 0; i < n; i++) {
+        const struct stored_tensor *t = &entries[i].stored;
         uint64_t begin = (uint64_t)((const unsigned char *)t->data - data);
         if (begin != expected)
             return status_set(st, PLM_EFORMAT,
@@ -130,6 +160,46 @@ static int check_layout(const struct safetensors *s, const char *where, const un
         return status_set(st, PLM_EFORMAT, "'%s': %llu bytes after the last tensor", where,
                           (unsigned long long)(data_bytes - expected));
     return PLM_OK;
+}
+
+/* The entries as tensors that can be used, in memory where the mapping does not serve, and others. */
+static int take_entries(struct safetensors *s, const struct header_entry *entries, int n, struct plm_status *st)
+{
+    int code = PLM_OK;
+    for (int i = 0; i < n && !code; i++) {
+        struct stored_tensor *t = &s->tensors[s->n_tensors];
+        *t = entries[i].stored;
+        if (is_f64(&entries[i])) {
+            code = tensor_copy_narrowed(&s->copies, t, st);
+            s->n_narrowed++;
+        } else if (t->type != DTYPE_COUNT) {
+            code = tensor_copy_aligned(&s->copies, t, st);
+        } else {
+            s->others[s->n_others++] = (struct other_tensor){t->name, entries[i].type};
+            continue;
+        }
+        s->n_tensors++;
+    }
+    return code;
+}
+
+/* Every entry of the header, into `entries`. */
+static int read_entries(struct safetensors *s, struct header_entry *entries, const unsigned char *data, uint64_t data_bytes,
+                        const char *where, struct plm_status *st)
+{
+    struct owned *owned = s->owned;
+    int n = 0, code = PLM_OK;
+    for (const struct json_value *m = json_first(json_root(owned->header)); m && !code; m = json_next(m)) {
+        if (strcmp(json_key(m, NULL), "__metadata__") == 0)
+            code = read_metadata(s, m, where, st);
+        else
+            code = read_entry(&entries[n++], m, where, data, data_bytes, st);
+    }
+    if (code)
+        return code;
+    qsort(entries, (size_t)n, sizeof *entries, offset_compare);
+    code = check_layout(entries, n, where, data, data_bytes, st);
+    return code ? code : take_entries(s, entries, n, st);
 }
 
 static int read_header(struct safetensors *s, const char *where, struct plm_status *st)
@@ -155,28 +225,22 @@ static int read_header(struct safetensors *s, const char *where, struct plm_stat
     }
     const struct json_value *root = json_root(owned->header);
     size_t n = json_count(root);
-    if (n > INT32_MAX / sizeof *s->tensors)
+    if (n > INT32_MAX / sizeof(struct header_entry))
         return status_set(st, PLM_EUNSUPPORTED, "'%s': %zu tensors are too many", where, n);
     s->tensors = calloc(n + 1, sizeof *s->tensors);
+    s->others = calloc(n + 1, sizeof *s->others);
     owned->by_name = calloc(n + 1, sizeof *owned->by_name);
-    if (!s->tensors || !owned->by_name)
-        return status_no_memory(st, (n + 1) * sizeof *s->tensors, where);
-
-    const unsigned char *data = s->file.data + 8 + length;
-    uint64_t data_bytes = s->file.size - 8 - length;
-    for (const struct json_value *m = json_first(root); m && !code; m = json_next(m)) {
-        if (strcmp(json_key(m, NULL), "__metadata__") == 0)
-            code = read_metadata(s, m, where, st);
-        else
-            code = read_entry(&s->tensors[s->n_tensors++], m, where, data, data_bytes, st);
-    }
-    if (code)
-        return code;
-    qsort(s->tensors, (size_t)s->n_tensors, sizeof *s->tensors, offset_compare);
-    for (int i = 0; i < s->n_tensors; i++)
+    struct header_entry *entries = calloc(n + 1, sizeof *entries);
+    if (s->tensors && s->others && owned->by_name && entries)
+        code = read_entries(s, entries, s->file.data + 8 + length, s->file.size - 8 - length, where, st);
+    else
+        code = status_no_memory(st, (n + 1) * sizeof *entries, where);
+    free(entries);
+    for (int i = 0; i < s->n_tensors && !code; i++)
         owned->by_name[i] = &s->tensors[i];
-    qsort(owned->by_name, (size_t)s->n_tensors, sizeof *owned->by_name, name_compare);
-    return check_layout(s, where, data, data_bytes, st);
+    if (!code)
+        qsort(owned->by_name, (size_t)s->n_tensors, sizeof *owned->by_name, name_compare);
+    return code;
 }
 
 int safetensors_open(struct safetensors *s, const char *path, struct plm_status *st)
@@ -199,6 +263,8 @@ void safetensors_close(struct safetensors *s)
         free(owned);
     }
     free(s->tensors);
+    free(s->others);
+    tensor_copies_free(&s->copies);
     free(s->metadata);
     mapped_close(&s->file);
     *s = (struct safetensors){0};
@@ -213,4 +279,12 @@ const struct stored_tensor *safetensors_find(const struct safetensors *s, const 
     const struct stored_tensor **found =
         bsearch(&wanted, owned->by_name, (size_t)s->n_tensors, sizeof *owned->by_name, name_compare);
     return found ? *found : NULL;
+}
+
+const char *safetensors_other_type(const struct safetensors *s, const char *name)
+{
+    for (int i = 0; i < s->n_others; i++)
+        if (strcmp(s->others[i].name, name) == 0)
+            return s->others[i].type;
+    return NULL;
 }

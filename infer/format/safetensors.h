@@ -3,36 +3,36 @@
 #define INFER_FORMAT_SAFETENSORS_H
 
 #include "infer/base/mapped.h"
-#include "infer/format/dtype.h"
+#include "infer/format/tensor_copies.h"
 
-#define TENSOR_MAX_DIMS 4
-
-struct stored_tensor {           /* a tensor in a mapped file; shared by safetensors and GGUF */
-    const char *name;            /* owned by the file */
-    enum dtype type;
-    int n_dims;
-    int64_t shape[TENSOR_MAX_DIMS]; /* outermost first (GGUF's ne reversed) */
-    const void *data;            /* in the mapping */
-    size_t bytes;
+struct other_tensor {
+    const char *name, *type; /* owned by the file */
 };
 
 struct safetensors {
     struct mapped_file file;
     int n_tensors;
-    struct stored_tensor *tensors; /* sorted by offset */
+    struct stored_tensor *tensors; /* F32, F16, BF16 and F64 (as float32, copied), sorted by offset */
+    int n_others;
+    struct other_tensor *others;   /* of types that nothing here computes with */
+    int n_narrowed;                /* of `tensors`, that are F64 in the file */
+    struct tensor_copies copies;   /* of those, and of data that the file does not align */
     char *metadata;                /* __metadata__ object as JSON text, or NULL */
     void *owned;                   /* names */
 };
 
-/* Map and validate: header size and every extent against the file, no gaps, no overlaps, shape times size = extent,
- * known dtypes, unique names. PLM_EFORMAT for a file that breaks the format; PLM_EUNSUPPORTED, naming tensor and type, for
- * F64, integers, more than TENSOR_MAX_DIMS dimensions, and data not aligned to its elements, which the format allows
- * but mapped use does not. On an error nothing is left to close. */
+/* Map and validate: header size and every extent against the file, no gaps, no overlaps, shape times size = extent, unique names.
+ * F64 tensors are converted, those whose data the file does not align are copied; other types (integers, booleans, 8-bit floats)
+ * are listed in `others`. PLM_EFORMAT for a file that breaks the format; PLM_EUNSUPPORTED, naming the tensor, for more than
+ * TENSOR_MAX_DIMS dimensions of a tensor that can be computed with. On an error nothing is left to close. */
 int safetensors_open(struct safetensors *s, const char *path, struct plm_status *st);
 void safetensors_close(struct safetensors *s);
 
-/* By name, binary search; NULL when the file has no such tensor. */
+/* By name, binary search; NULL when the file has no such tensor of a type that can be computed with. */
 const struct stored_tensor *safetensors_find(const struct safetensors *s, const char *name);
+
+/* The type of tensor `name` when it is one of `others`; NULL otherwise. */
+const char *safetensors_other_type(const struct safetensors *s, const char *name);
 
 /* Writer: declare all tensors, then write each one's bytes in order. Data go to `path` directly (callers that need
  * atomic replacement write into a temporary directory or name). The data section begins at a multiple of 64 bytes; tensors

@@ -44,6 +44,15 @@ static int file_of(struct names *names, const struct json_value *entry, int *fil
     return PLM_OK;
 }
 
+/* Count the file that has been opened; fits: SAFETENSORS_MAX_FILES headers of limited length. */
+static void add_file(struct safetensors_set *s)
+{
+    const struct safetensors *f = &s->files[s->n_files++];
+    s->n_tensors += f->n_tensors;
+    s->n_others += f->n_others;
+    s->n_narrowed += f->n_narrowed;
+}
+
 static int open_file(struct safetensors_set *s, const char *dir, const char *name, struct plm_status *st)
 {
     char path[PATH_MAX];
@@ -51,16 +60,22 @@ static int open_file(struct safetensors_set *s, const char *dir, const char *nam
     if (!code)
         code = safetensors_open(&s->files[s->n_files], path, st);
     if (!code)
-        s->n_tensors += s->files[s->n_files++].n_tensors; /* fits: SAFETENSORS_MAX_FILES headers of limited length */
+        add_file(s);
     return code;
+}
+
+/* Name of tensor i of a file, those of other types behind the rest. */
+static const char *name_at(const struct safetensors *f, int i)
+{
+    return i < f->n_tensors ? f->tensors[i].name : f->others[i - f->n_tensors].name;
 }
 
 /* A tensor that lies in a file the index does not give it: there are more of them than entries. */
 static int fail_extra(const struct safetensors_set *s, const struct json_value *map, const struct names *names, struct plm_status *st)
 {
     for (int f = 0; f < s->n_files; f++)
-        for (int i = 0; i < s->files[f].n_tensors; i++) {
-            const char *tensor = s->files[f].tensors[i].name, *said = json_as_string(json_get(map, tensor), NULL);
+        for (int i = 0; i < s->files[f].n_tensors + s->files[f].n_others; i++) {
+            const char *tensor = name_at(&s->files[f], i), *said = json_as_string(json_get(map, tensor), NULL);
             if (!said || strcmp(said, names->list[f]) != 0)
                 return status_set(st, PLM_EFORMAT, "tensor '%s' is in %s, but the index %s%s", tensor, names->list[f],
                                   said ? "says " : "does not list it", said ? said : "");
@@ -80,10 +95,11 @@ static int open_files(struct safetensors_set *s, const char *dir, const struct j
         code = open_file(s, dir, names->list[i], st);
     for (const struct json_value *e = json_first(map); e && !code; e = json_next(e)) {
         file_of(names, e, &file, NULL);
-        if (!safetensors_find(&s->files[file], json_key(e, NULL)))
-            code = status_set(st, PLM_EFORMAT, "tensor '%s' is missing in %s, where the index says it is", json_key(e, NULL), names->list[file]);
+        const char *name = json_key(e, NULL);
+        if (!safetensors_find(&s->files[file], name) && !safetensors_other_type(&s->files[file], name))
+            code = status_set(st, PLM_EFORMAT, "tensor '%s' is missing in %s, where the index says it is", name, names->list[file]);
     }
-    if (!code && (size_t)s->n_tensors != json_count(map))
+    if (!code && (size_t)s->n_tensors + (size_t)s->n_others != json_count(map))
         code = fail_extra(s, map, names, st);
     return code;
 }
@@ -123,8 +139,7 @@ int safetensors_set_open_file(struct safetensors_set *s, const char *path, struc
         *s = (struct safetensors_set){0};
         return code;
     }
-    s->n_files = 1;
-    s->n_tensors = s->files->n_tensors;
+    add_file(s);
     return PLM_OK;
 }
 
@@ -166,5 +181,21 @@ const struct stored_tensor *safetensors_set_at(const struct safetensors_set *s, 
     for (int f = 0; f < s->n_files; i -= s->files[f++].n_tensors)
         if (i < s->files[f].n_tensors)
             return &s->files[f].tensors[i];
+    return NULL;
+}
+
+const char *safetensors_set_other_type(const struct safetensors_set *s, const char *name)
+{
+    const char *type = NULL;
+    for (int f = 0; f < s->n_files && !type; f++)
+        type = safetensors_other_type(&s->files[f], name);
+    return type;
+}
+
+const char *safetensors_set_other_name(const struct safetensors_set *s, int i)
+{
+    for (int f = 0; f < s->n_files; i -= s->files[f++].n_others)
+        if (i < s->files[f].n_others)
+            return s->files[f].others[i].name;
     return NULL;
 }

@@ -9,7 +9,7 @@
 #define SAFETENSORS_MAX_FILES 1024
 
 struct safetensors_set {
-    int n_files, n_tensors;
+    int n_files, n_tensors, n_others, n_narrowed; /* sums over the files */
     struct safetensors *files; /* (n_files) */
 };
 
@@ -24,6 +24,10 @@ void safetensors_set_close(struct safetensors_set *s);
 
 /* By name; NULL when no file has it. */
 const struct stored_tensor *safetensors_set_find(const struct safetensors_set *s, const char *name);
+
+/* Name of tensor i of n_others, file after file; NULL beyond the last. The type of such a tensor, NULL when it is none of them. */
+const char *safetensors_set_other_name(const struct safetensors_set *s, int i);
+const char *safetensors_set_other_type(const struct safetensors_set *s, const char *name);
 
 /* Tensor i of n_tensors, file after file. */
 const struct stored_tensor *safetensors_set_at(const struct safetensors_set *s, int i);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "infer/base/log.h"
 #include "infer/model/neurons.h"
 #include "infer/model/templates.h"
 
@@ -34,6 +35,15 @@ int file_read_text(char **out, size_t *length, const char *path, size_t limit, s
     return code;
 }
 
+/* GGUF counts dimensions of 1 behind the last as not there; some writers store them. */
+static void drop_outer_ones(struct stored_tensor *s, int n_dims)
+{
+    while (s->n_dims > n_dims && s->shape[0] == 1) {
+        s->n_dims--;
+        memmove(s->shape, s->shape + 1, (size_t)s->n_dims * sizeof *s->shape);
+    }
+}
+
 static int check_shape(const struct stored_tensor *s, const struct tensor_desc *d, struct plm_status *st)
 {
     int64_t rows = d->n_dims == 2 ? d->rows : 1;
@@ -46,9 +56,16 @@ static int check_shape(const struct stored_tensor *s, const struct tensor_desc *
 
 static int lookup(const struct plm_model *m, const struct tensor_desc *d, struct stored_tensor *out, struct plm_status *st)
 {
-    if (m->gguf)
-        return gguf_tensor(m->gguf, d->gguf_name, out, st);
+    if (m->gguf) {
+        int code = gguf_tensor(m->gguf, d->gguf_name, out, st);
+        if (!code)
+            drop_outer_ones(out, d->n_dims);
+        return code;
+    }
     const struct stored_tensor *s = safetensors_set_find(&m->safetensors, d->name);
+    const char *type = s ? NULL : safetensors_set_other_type(&m->safetensors, d->name);
+    if (type)
+        return status_set(st, PLM_EUNSUPPORTED, "tensor '%s' has type %.32s; F32, F16, BF16 and F64 can be read: convert it", d->name, type);
     if (!s)
         return status_set(st, PLM_EFORMAT, "tensor '%s' is missing", d->name);
     *out = *s;
@@ -76,16 +93,33 @@ static int check_head(const struct stored_tensor *head, const struct weight *emb
                       head->name);
 }
 
+/* Name of stored tensor i, those of types that nothing here computes with behind the rest. */
+static const char *stored_name(const struct plm_model *m, int i)
+{
+    if (m->gguf)
+        return gguf_tensor_name(m->gguf, i);
+    const struct stored_tensor *s = safetensors_set_at(&m->safetensors, i);
+    return s ? s->name : safetensors_set_other_name(&m->safetensors, i - m->safetensors.n_tensors);
+}
+
 /* Tensors beyond those of the table. */
 static int check_others(const struct plm_model *m, struct plm_status *st)
 {
-    const int n_stored = m->gguf ? gguf_n_tensors(m->gguf) : m->safetensors.n_tensors;
-    int code = PLM_OK;
+    const int n_stored = m->gguf ? gguf_n_tensors(m->gguf) : m->safetensors.n_tensors + m->safetensors.n_others;
+    int code = PLM_OK, n_derived = 0;
+    const char *derived = NULL;
     for (int i = 0; i < n_stored && n_stored != m->table.n_tensors && !code; i++) {
-        const char *name = m->gguf ? gguf_tensor_name(m->gguf, i) : safetensors_set_at(&m->safetensors, i)->name;
+        const char *name = stored_name(m, i);
         struct stored_tensor head;
         if (tensor_table_find(&m->table, name))
             continue;
+        if (tensor_is_derived(name)) {
+            derived = n_derived++ ? derived : name;
+            continue;
+        }
+        if (!m->gguf && safetensors_set_other_type(&m->safetensors, name))
+            return status_set(st, PLM_EFORMAT, "unknown tensor '%s' (of type %.32s)", name,
+                              safetensors_set_other_type(&m->safetensors, name));
         if (strcmp(name, m->gguf ? "output.weight" : "lm_head.weight") != 0)
             return status_set(st, PLM_EFORMAT, "unknown tensor '%s': a PLM of this configuration has %d tensors, the file has %d", name,
                               m->table.n_tensors, n_stored);
@@ -96,6 +130,11 @@ static int check_others(const struct plm_model *m, struct plm_status *st)
         if (!code)
             code = check_head(&head, &m->weights.embed, st);
     }
+    if (!code && n_derived)
+        log_info("%d tensors are left out, which hold what the configuration says: '%s'%s", n_derived, derived,
+                 n_derived > 1 ? " and so on" : "");
+    if (!code && m->safetensors.n_narrowed)
+        log_info("%d tensors are F64 and were converted to float32", m->safetensors.n_narrowed);
     return code;
 }
 
@@ -112,7 +151,7 @@ static int bind_weights(struct plm_model *m, struct plm_status *st)
             if (code)
                 return code;
             struct weight *slot = weights_slot(&m->weights, d);
-            *slot = (struct weight){s.data, s.type, d->rows, d->cols};
+            *slot = (struct weight){.data = s.data, .type = s.type, .rows = d->rows, .cols = d->cols, .mapped = !s.copied};
             if (d->n_dims == 1 && s.type != DTYPE_F32) {
                 float *wide = arena_alloc(&m->norms, (size_t)d->cols, sizeof *wide);
                 if (pass)

@@ -41,7 +41,7 @@ static void lay_out(const struct plm_model *m, struct arena *arena, const void *
         if (!layers || !to)
             continue;
         neuron_major_pack(to, w->data, w->type, w->rows, w->cols, pool);
-        if (m->gguf || m->safetensors.n_tensors)
+        if (w->mapped)
             mapped_release(w->data, (size_t)w->rows * dtype_row_bytes(w->type, w->cols));
         layers[i] = to;
     }

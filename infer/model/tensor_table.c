@@ -106,3 +106,16 @@ const struct tensor_desc *tensor_table_at(const struct tensor_table *t, enum ten
     int i = 1 + layer * (TENSOR_ROLES - 2) + ((int)role - TENSOR_ATTN_NORM); /* the order tensor_table_build writes */
     return layer >= 0 && i < t->n_tensors - 1 ? &t->tensors[i] : NULL;
 }
+
+bool tensor_is_derived(const char *name)
+{
+    static const char *const endings[] = {"rotary_emb.inv_freq", "rotary_emb.original_inv_freq", "rotary_emb.cos_cached",
+                                          "rotary_emb.sin_cached", "position_ids"};
+    const size_t length = strlen(name);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        const size_t n = strlen(endings[i]);
+        if (length >= n && strcmp(name + length - n, endings[i]) == 0)
+            return true;
+    }
+    return false;
+}

@@ -51,6 +51,10 @@ static inline int64_t tensor_elements(const struct tensor_desc *d) { return d->r
 /* By Hugging Face or GGUF name; NULL when unknown. */
 const struct tensor_desc *tensor_table_find(const struct tensor_table *t, const char *name);
 
+/* Whether a tensor of this name, as others save them beside the weights, holds only what the configuration says already: rotary
+ * frequencies and tables, position numbers. Such tensors are left out, with a note. */
+bool tensor_is_derived(const char *name);
+
 /* By role and layer (-1 for those outside the layers); NULL when there is none. */
 const struct tensor_desc *tensor_table_at(const struct tensor_table *t, enum tensor_role role, int layer);
 

@@ -8,6 +8,7 @@ struct weight {
     const void *data;   /* (rows, cols) of `type`, not owned */
     enum dtype type;
     int64_t rows, cols; /* [out, in]; rows = 1 for a norm, whose type is always f32 */
+    bool mapped;        /* data are in a mapped file and can be read from it again */
     const float *panels; /* the same, packed for products of many rows (infer/model/panels.h); NULL: not there */
 };
 

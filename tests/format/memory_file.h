@@ -9,4 +9,7 @@
 /* Bytes of the next file; not copied until mapped_open, whatever the path. */
 void memory_file_set(const void *data, size_t size);
 
+/* Bytes of files whose path contains "-00002-of-", where a split file's second part is wanted; without them those of the others. */
+void memory_file_set_second(const void *data, size_t size);
+
 #endif

@@ -17,6 +17,9 @@ static void test_table(void **state)
             assert_int_equal(dtype_by_safetensors_name(info->safetensors_name, strlen(info->safetensors_name)), t);
     }
     assert_int_equal(dtype_by_name("q4_1"), DTYPE_COUNT);
+    assert_int_equal(dtype_by_name("Q8_0"), DTYPE_Q8_0);
+    assert_int_equal(dtype_by_name("q4_K"), DTYPE_Q4_K);
+    assert_int_equal(dtype_by_name("BF16"), DTYPE_BF16);
     assert_int_equal(dtype_by_gguf_type(3), DTYPE_COUNT);
     assert_int_equal(dtype_by_safetensors_name("F32x", 4), DTYPE_COUNT);
     assert_int_equal(dtype_by_safetensors_name("F32x", 3), DTYPE_F32);

@@ -110,7 +110,10 @@ static void test_bad_headers(void **state)
         {"{\"x\":", 0, PLM_EFORMAT, "header: line 1, column 9: expected a value"},
         {"{\"x\\u0000y\":1}", 0, PLM_EFORMAT, "tensor 'x' contains a NUL"},
         {X("1", "[1]", "[0,4]"), 4, PLM_EFORMAT, "no \"dtype\""},
-        {X("\"F64\"", "[1]", "[0,8]"), 8, PLM_EUNSUPPORTED, "tensor 'x' has type F64; F32, F16 and BF16"},
+        {X("\"F64\"", "[1]", "[0,4]"), 4, PLM_EFORMAT, "'x' has 4 bytes of data, but its shape needs 8"},
+        {X("\"F64\"", "[1,1,1,1,1]", "[0,8]"), 8, PLM_EUNSUPPORTED, "'x' has 5 dimensions"},
+        {X("\"I32\"", "[3]", "[0,4]"), 4, PLM_EFORMAT, "'x' has 4 bytes of data, but its shape needs 12"},
+        {X("\"I64\"", "[-3]", "[0,4]"), 4, PLM_EFORMAT, "dimension 0 of tensor 'x'"},
         {X("\"F32\"", "null", "[0,4]"), 4, PLM_EFORMAT, "no \"shape\""},
         {X("\"F32\"", "[1,1,1,1,1]", "[0,4]"), 4, PLM_EUNSUPPORTED, "'x' has 5 dimensions"},
         {X("\"F32\"", "[-1]", "[0,4]"), 4, PLM_EFORMAT, "dimension 0 of tensor 'x'"},
@@ -138,12 +141,49 @@ static void test_bad_headers(void **state)
         assert_message(&st, bad[i].code, "bad.safetensors'", bad[i].message, NULL);
     }
     assert_int_equal(open_header("{}", 8, 0, NULL), PLM_OK);
-    static const char odd[] = "{\"x\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,4],\"note\":1}} \n";
-    struct plm_status st = {0};
-    assert_int_equal(open_header(odd, 8, 4, NULL), PLM_OK);
-    assert_int_equal(strlen(odd) % 2, 1);
-    assert_int_equal(open_header(odd, 1, 4, &st), PLM_EUNSUPPORTED);
-    assert_message(&st, PLM_EUNSUPPORTED, "data of tensor 'x' are not aligned to its 2-byte elements", NULL);
+    assert_int_equal(open_header("{\"__metadata__\":null}", 8, 0, NULL), PLM_OK);
+}
+
+/* What the format allows and others write: data at any address, float64, tensors of types that are only listed. */
+static void test_foreign(void **state)
+{
+    (void)state;
+    static const char header[] = "{\"h\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[0,6]},"
+                                 "\"d\":{\"dtype\":\"F64\",\"shape\":[1,2],\"data_offsets\":[6,22]},\"__metadata__\":null,"
+                                 "\"i\":{\"dtype\":\"I64\",\"shape\":[1,1,1,1,1],\"data_offsets\":[22,30]},"
+                                 "\"f\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[30,38]},"
+                                 "\"g\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[38,40]},"
+                                 "\"e\":{\"dtype\":\"F64\",\"shape\":[0,4],\"data_offsets\":[40,40]}}";
+    const double wide[2] = {0.1, -1e-50};
+    uint16_t half[3];
+    dtype_from_f32(DTYPE_F16, half, values, 3);
+    for (size_t spaces = 0; spaces < 9; spaces++) {
+        struct bytes b = {.length = 0};
+        struct plm_status st = {0};
+        struct safetensors s;
+        bytes_u64(&b, strlen(header) + spaces);
+        bytes_put(&b, header, strlen(header));
+        bytes_put(&b, "         ", spaces);
+        bytes_put(&b, half, sizeof half);
+        bytes_put(&b, wide, sizeof wide);
+        bytes_put(&b, "12345678", 8);
+        bytes_put(&b, values + 1, 8);
+        bytes_put(&b, "ab", 2);
+        if (safetensors_open(&s, file_write("foreign.safetensors", b.data, b.length), &st))
+            fail_msg("%s", st.message);
+        assert_true(s.n_tensors == 4 && s.n_others == 2 && s.n_narrowed == 2 && !s.metadata);
+        const struct stored_tensor *h = safetensors_find(&s, "h"), *f = safetensors_find(&s, "f"), *d = safetensors_find(&s, "d");
+        assert_true(h && f && d && (uintptr_t)h->data % 2 == 0 && (uintptr_t)f->data % 4 == 0);
+        assert_memory_equal(h->data, half, sizeof half);
+        assert_memory_equal(f->data, values + 1, 8);
+        assert_true(d->type == DTYPE_F32 && d->n_dims == 2 && d->bytes == 8);
+        assert_true(((const float *)d->data)[0] == 0.1f && ((const float *)d->data)[1] == 0.0f);
+        assert_null(safetensors_find(&s, "i"));
+        assert_string_equal(safetensors_other_type(&s, "i"), "I64");
+        assert_string_equal(safetensors_other_type(&s, "g"), "F4");
+        assert_null(safetensors_other_type(&s, "f"));
+        safetensors_close(&s);
+    }
 }
 
 static void test_bad_files(void **state)
@@ -295,7 +335,7 @@ static void test_large_data(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_golden),    cmocka_unit_test(test_bad_headers),
+        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_golden),    cmocka_unit_test(test_bad_headers), cmocka_unit_test(test_foreign),
         cmocka_unit_test(test_bad_files),     cmocka_unit_test(test_disk_full), cmocka_unit_test(test_large_data),
         cmocka_unit_test(test_writer_errors),
     };

@@ -30,6 +30,8 @@ uint64_t touch_safetensors(const struct safetensors *s)
             abort();
         sum += touch_tensor(&s->tensors[i]);
     }
+    for (int i = 0; i < s->n_others; i++)
+        sum += strlen(s->others[i].name) + strlen(safetensors_other_type(s, s->others[i].name));
     return sum;
 }
 

@@ -26,6 +26,7 @@ struct fault {
     const char *extra;     /* one that no PLM has */
     const char *transpose; /* one whose dimensions are exchanged */
     const char *flatten;   /* one with a single dimension */
+    const char *pad;       /* one with two dimensions of 1 more, outermost */
     const char *damage;    /* one whose last element is `value` */
     float value;
     const char *head;      /* this name holds the embedding once more, with `head_value` added to its last element when it is not 0 */
@@ -81,6 +82,9 @@ static void put_tensors(struct out *o, const struct model_config *c, const struc
                 continue;
             if (pass)
                 put(o, type, n, f->value, is(d->name, f->damage));
+            else if (is(d->name, f->pad))
+                declare(o, o->gguf ? d->gguf_name : d->name, type, d->n_dims + 2, d->n_dims == 2 ? (int64_t[]){1, 1, d->rows, d->cols}
+                                                                                                : (int64_t[]){1, 1, d->cols});
             else if (is(d->name, f->flatten))
                 declare(o, o->gguf ? d->gguf_name : d->name, type, 1, &n);
             else
@@ -216,6 +220,28 @@ static void separate_heads(void **state)
     expect(GGUF_NAME, PLM_EUNSUPPORTED, "'output.weight' differs from the embedding", "tied");
 }
 
+/* Tensors that hold only what the configuration says are left out; of others the name is told. */
+static void derived_tensors(void **state)
+{
+    (void)state;
+    expect_both(&(struct fault){.extra = "model.layers.0.self_attn.rotary_emb.inv_freq"}, PLM_OK, NULL, NULL, NULL);
+    expect_both(&(struct fault){.extra = "model.rotary_emb.cos_cached"}, PLM_OK, NULL, NULL, NULL);
+    expect_both(&(struct fault){.extra = "inv_freq.weight"}, PLM_EFORMAT, "'inv_freq.weight'", "'inv_freq.weight'", "unknown tensor");
+}
+
+/* A norm of ne (n, 1, 1) in GGUF is one of n elements; in a safetensors file it is another shape. */
+static void dimensions_of_one(void **state)
+{
+    (void)state;
+    static const char norm[] = "model.layers.1.input_layernorm.weight", up[] = "model.layers.1.mlp.up_proj.weight";
+    write_gguf(&(struct fault){.pad = norm}, &(struct entry){0});
+    expect(GGUF_NAME, PLM_OK, NULL, NULL);
+    write_gguf(&(struct fault){.pad = up}, &(struct entry){0});
+    expect(GGUF_NAME, PLM_OK, NULL, NULL);
+    write_directory(&(struct fault){.pad = norm}, DTYPE_F32);
+    expect(DIR_NAME, PLM_EFORMAT, norm, "3 dimensions");
+}
+
 /* A NaN in a matrix is not looked for (the file is mapped, not read), but no text comes out of it. */
 static void damaged_matrices_are_found_in_the_logits(void **state)
 {
@@ -287,7 +313,7 @@ static int clean_up(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(wrong_tensors), cmocka_unit_test(separate_heads),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(wrong_tensors), cmocka_unit_test(separate_heads), cmocka_unit_test(derived_tensors), cmocka_unit_test(dimensions_of_one),
                                        cmocka_unit_test(damaged_matrices_are_found_in_the_logits), cmocka_unit_test(wrong_metadata)};
     return RUN_WITH_EVERY_TABLE(tests, NULL, clean_up);
 }
