@@ -66,5 +66,9 @@ reject "a field that is not there" "own.jsonl:1: the field \"nowhere\" is missin
 sed 's/"task": 0/"task": 2/' answers.jsonl >far.jsonl
 reject "a task that is not there" "far.jsonl:1: \"task\" is 2, expected a task from 0 to 1" -- "$plm" score far.jsonl --tasks gsm8k.jsonl --scorer gsm8k
 reject "no command" "cannot start 'no-such-judge'" -- "$plm" score own.jsonl --scorer command --set 'command=["no-such-judge"]'
+reject "an interpreter that is none" "the judge of programs does not start: 'sh'" -- "$plm" score programs.jsonl --scorer tests \
+    --set 'command=["sh", "-s"]' --set python=true --set confine=$confine
+reject "directories that are not there" "entry 0, '/nowhere'" -- "$plm" score programs.jsonl --scorer tests --set 'paths=["/nowhere"]'
+reject "another confinement" "confine: expected one of" -- "$plm" score programs.jsonl --scorer tests --set confine=none
 reject "another file of scores" "none of its" -- "$plm" score own.jsonl --scorer file --set path=answers.jsonl
 finish

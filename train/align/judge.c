@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define JUDGE_MEMORY (INT64_C(256) << 20) /* at least: it holds its libraries and a copy of each value */
+#define START_MS 120000                   /* for an interpreter, on whatever machine */
 #define END_MS 2000                       /* for a program that was seen to end to have ended */
 
 /* judge/: the judge's and the answer's side, as C arrays */
@@ -82,6 +83,27 @@ static void close_fd(int *fd)
 
 /* ---- the server ---- */
 
+/* It says so when it has begun: what is no Python is an error, not a judge by whom all answers fail. */
+static int wait_for_judge(struct judge *j, int control, const char *python, struct plm_status *st)
+{
+    struct pollfd said = {control, POLLIN, 0};
+    char byte, errors[1024];
+    int ready;
+    while ((ready = poll(&said, 1, START_MS)) < 0 && errno == EINTR)
+        continue;
+    if (ready > 0 && recv(control, &byte, 1, 0) == 1)
+        return PLM_OK;
+    ssize_t n = read(j->child.err, errors, sizeof errors - 1);
+    while (n > 0 && errors[n - 1] == '\n')
+        n--;
+    errors[n > 0 ? n : 0] = 0;
+    const char *last = strrchr(errors, '\n');
+    child_stop(&j->child, NULL);
+    return status_set(st, PLM_EIO, "the judge of programs does not start: '%.100s' is to be a Python of 3.9 or later that reads its "
+                      "program from standard input (\"command\"; \"python\": false for other languages)%s%.200s", python,
+                      *errors ? "; it says: " : "", last ? last + 1 : errors);
+}
+
 static int judge_start(struct judge *j, const struct judge_task *task, const struct sandbox_limits *limits,
                        struct plm_status *st)
 {
@@ -108,6 +130,8 @@ static int judge_start(struct judge *j, const struct judge_task *task, const str
         code = child_start(&j->child, &o, st);
     close_fd(&o.input);
     close_fd(&pair[1]);
+    if (!code)
+        code = wait_for_judge(j, pair[0], task->python[0], st);
     if (code)
         close_fd(&pair[0]);
     else
