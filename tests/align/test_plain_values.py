@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""test_plain_values.py PLAIN.py: values pass between the judge and the answer as they are, and damaged messages are refused."""
+"""test_plain_values.py PLAIN.py: values pass between judge and answer as they are; damaged messages are refused."""
 import collections
 import datetime
 import decimal

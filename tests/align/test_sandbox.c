@@ -88,7 +88,7 @@ static bool find_process(const char *word)
 /* Does a process whose command line has this word stay? (Without a namespace of its own, what was killed takes a moment to die.) */
 static bool process_exists(const char *word)
 {
-    for (int i = 0; i < 200 && find_process(word); i++)
+    for (int i = 0; i < 3000 && find_process(word); i++)
         usleep(10000);
     return find_process(word);
 }

@@ -134,6 +134,7 @@ static bool launch(struct child *c, struct start *s, struct way way, uint32_t ui
                                .directory = *c->scratch.path ? c->scratch.path : NULL,
                                .directory_mount = s->mount_options,
                                .cgroup = c->group.procs,
+                               .keeper = c->keeper ? c->keeper->in : -1,
                                .outer_uid = geteuid(),
                                .outer_gid = getegid(),
                                .limits = o->limits};
@@ -173,6 +174,17 @@ static int not_confined(const struct start *s, struct plm_status *st)
         s->o->argv[0], s->plan.step, strerror(s->plan.error));
 }
 
+/* Descendants of a child that has no process namespace do not end with it when we are killed: a shell reads the number of the
+ * child's group, which none of them can leave, then waits for the end of a pipe that only we hold, and ends what is left. */
+static int keeper_start(struct child *c, struct plm_status *st)
+{
+    static const char script[] = "read group && { read x; kill -s KILL -- -$group; rm -rf -- \"$0\"; }";
+    const char *const argv[] = {"/bin/sh", "-c", script, c->scratch.path, NULL};
+    const struct child_options o = {.argv = argv, .input = -1, .outlives = true};
+    c->keeper = calloc(1, sizeof *c->keeper);
+    return c->keeper ? child_start(c->keeper, &o, st) : status_no_memory(st, sizeof *c->keeper, "a keeper of a child");
+}
+
 /* The strongest way that this machine has; without namespaces only where the caller says that less will do. */
 static int launch_best(struct child *c, struct start *s, struct plm_status *st)
 {
@@ -186,7 +198,9 @@ static int launch_best(struct child *c, struct start *s, struct plm_status *st)
         if (i == 2 && o->confine == CHILD_CONFINED)
             return not_confined(s, st);
         if (i == 2 && o->confine) {
-            const int code = scratch_make(&c->scratch, &uid, st);
+            int code = scratch_make(&c->scratch, &uid, st);
+            if (!code)
+                code = keeper_start(c, st);
             if (code)
                 return code;
         }
@@ -227,18 +241,6 @@ int child_input(const char *input, size_t n, int *fd, struct plm_status *st)
     return PLM_OK;
 }
 
-/* Descendants of a child that has no process namespace do not end with it when we are killed: a shell waits for the end of a pipe
- * that only we hold, and ends what is left of the child's group, which none of them can leave. */
-static int keeper_start(struct child *c, struct plm_status *st)
-{
-    char group[16];
-    snprintf(group, sizeof group, "%ld", (long)c->pid);
-    const char *const argv[] = {"/bin/sh", "-c", "read x; kill -s KILL -- -$0; rm -rf -- \"$1\"", group, c->scratch.path, NULL};
-    const struct child_options o = {.argv = argv, .input = -1, .outlives = true};
-    c->keeper = calloc(1, sizeof *c->keeper);
-    return c->keeper ? child_start(c->keeper, &o, st) : status_no_memory(st, sizeof *c->keeper, "a keeper of a child");
-}
-
 int child_start(struct child *c, const struct child_options *o, struct plm_status *st)
 {
     int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}};
@@ -265,8 +267,6 @@ int child_start(struct child *c, const struct child_options *o, struct plm_statu
         c->counted = o->count_memory && cgroup_make(&c->group, o->limits.memory_bytes, o->limits.processes);
     if (!code)
         code = launch_best(c, &s, st);
-    if (!code && *c->scratch.path)
-        code = keeper_start(c, st);
     free(s.stack);
     free(s.e.variables);
     c->in = pipes[0][1], c->out = pipes[1][0], c->err = pipes[2][0];

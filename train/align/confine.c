@@ -30,19 +30,38 @@ static bool write_file(const char *path, const char *text, size_t n)
 }
 
 __attribute__((no_sanitize("address", "undefined")))
+static size_t put_number(char *text, uint32_t value)
+{
+    char digits[10];
+    size_t n = 0;
+    int count = 0;
+    do
+        digits[count++] = (char)('0' + value % 10);
+    while (value /= 10);
+    while (count)
+        text[n++] = digits[--count];
+    return n;
+}
+
+/* The keeper knows it before its program runs. */
+__attribute__((no_sanitize("address", "undefined")))
+static bool tell_keeper(int keeper)
+{
+    char line[16];
+    size_t n = put_number(line, (uint32_t)syscall(SYS_getpid));
+    line[n++] = '\n';
+    return write(keeper, line, n) == (ssize_t)n;
+}
+
+__attribute__((no_sanitize("address", "undefined")))
 static bool write_map(const char *path, uint32_t outer)
 {
     static const char inner[] = INNER_UID " ";
-    char text[32], digits[10];
+    char text[32];
     size_t n = 0;
-    int count = 0;
     for (const char *p = inner; *p; p++)
         text[n++] = *p;
-    do
-        digits[count++] = (char)('0' + outer % 10);
-    while (outer /= 10);
-    while (count)
-        text[n++] = digits[--count];
+    n += put_number(text + n, outer);
     text[n++] = ' ';
     text[n++] = '1';
     return write_file(path, text, n);
@@ -143,6 +162,8 @@ int confine_and_exec(void *plan)
         failed(p, "enter its directory");
     if (p->cgroup >= 0 && write(p->cgroup, "0", 1) != 1)
         failed(p, "join its control group");
+    if (p->keeper >= 0 && !tell_keeper(p->keeper))
+        failed(p, "tell its keeper who it is");
     if (!place_descriptors(p))
         failed(p, "connect its standard streams");
     set_limits(&p->limits);

@@ -18,6 +18,7 @@ struct confine_plan {
     const char *directory;        /* confined, without namespaces: working directory */
     const char *directory_mount;  /* in namespaces: options of the tmpfs that is its working directory */
     int cgroup;                   /* descriptor of the cgroup.procs of a control group to join; -1: none */
+    int keeper;                   /* a pipe to write its process number to; -1: none */
     uint32_t outer_uid, outer_gid;
     struct child_limits limits;
     int error;                    /* written by the child: errno of the step that failed, 0 when exec went well */
