@@ -52,20 +52,23 @@ static int take_variant(struct brought_template *b, const struct json_value *lis
                         struct plm_status *st)
 {
     const struct json_value *best = NULL;
-    size_t n = 0;
+    size_t n = 0, used = 0;
     bool found = false;
+    char names[200] = "";
     for (const struct json_value *v = json_first(list); v && !found; v = json_next(v), n++) {
         const char *name = json_as_string(json_get(v, "name"), &(size_t){0});
         if (!name || !json_as_string(json_get(v, "template"), &(size_t){0}))
             return format(&b->problem, st, "%s: an element of chat_template is not {\"name\": ..., \"template\": ...}",
                           where);
         found = !strcmp(name, "default");
+        if (used < sizeof names)
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", n ? ", " : "", name);
         best = v;
     }
     if (!best)
         return PLM_OK;
     if (n > 1 && !found)
-        return format(&b->problem, st, "%s %s", where, several);
+        return format(&b->problem, st, "%s %s: %s", where, several, names);
     size_t bytes;
     const char *text = json_as_string(json_get(best, "template"), &bytes);
     return take(b, text, bytes, where, json_as_string(json_get(best, "name"), &(size_t){0}), st);

@@ -89,6 +89,8 @@ need "... but given another one" bash -c 'echo hi | "$0" chat hf-other -n 1 --te
 need "... or without one" "$plm" generate hf-other --prompt hi -n 1
 need "... and carried on" "$plm" export hf-other --out unknown.gguf
 check "... as it is" grep -qF 'm.role | center(9)' unknown.gguf
+sed -i 's/"default"/"rag"/' hf-other/tokenizer_config.json
+reject "several, none of them the default" 'none of them is called "default": tool_use, rag' -- "$plm" chat hf-other -n 1
 
 echo "- what is wrong is refused"
 reject "export over a directory" "'hf' is there and not an empty directory" -- "$plm" export run --format hf --out hf
