@@ -41,6 +41,21 @@
 static char self[512], self_directory[512];
 static enum child_confine confine = CHILD_CONFINED; /* what the tests ask for */
 
+/* A copy of the text in which "123456" is a number of this run's own: another run of this test may go on beside it. */
+static char *own(const char *text)
+{
+    static char copy[8][1400];
+    static int next;
+    char *out = copy[next++ % 8], number[16];
+    static pid_t first;
+    first = first ? first : getpid();
+    snprintf(number, sizeof number, "%06d", 100000 + (int)(first % 900000));
+    snprintf(out, sizeof copy[0], "%s", text);
+    for (char *at = out; (at = strstr(at, "123456")); at += 6)
+        memcpy(at, number, 6);
+    return out;
+}
+
 static int run_program(struct sandbox_result *r, const char *const *argv, const char *input, size_t n,
                        const struct sandbox_limits *limits, struct plm_status *st)
 {
@@ -48,8 +63,9 @@ static int run_program(struct sandbox_result *r, const char *const *argv, const 
     return sandbox_run(r, &p, limits, st);
 }
 
-static int run_script(struct sandbox_result *r, const char *script, const struct sandbox_limits *limits)
+static int run_script(struct sandbox_result *r, const char *text, const struct sandbox_limits *limits)
 {
+    const char *script = own(text);
     static const char *const shell[] = {"sh", "-s", NULL};
     struct plm_status st = {0};
     const int code = run_program(r, shell, script, strlen(script), limits, &st);
@@ -86,8 +102,9 @@ static bool find_process(const char *word)
 }
 
 /* Does a process whose command line has this word stay? (Without a namespace of its own, what was killed takes a moment to die.) */
-static bool process_exists(const char *word)
+static bool process_exists(const char *text)
 {
+    const char *word = own(text);
     for (int i = 0; i < 3000 && find_process(word); i++)
         usleep(10000);
     return find_process(word);
@@ -223,12 +240,12 @@ static void the_root_is_empty(void **state)
              "for f in '%s' '%s' /root /home /var /sys /etc/passwd; do [ -e \"$f\" ] && echo \"SEES $f\"; done\n"
              "for d in / /usr /usr/bin /dev /etc /proc; do (echo x > $d/sandbox-escape) 2>/dev/null && echo \"WRITES "
              "$d\"; done\n"
-             "ls /proc | grep -c '^[0-9]'; echo x > /tmp/sandbox-escape; ls -d /*",
+             "ls /proc | grep -c '^[0-9]'; echo x > /tmp/sandbox-escape-123456; ls -d /*",
              strcmp(cwd, "/") ? cwd : "/home", self);
     run_script(&r, script, &l);
     assert_null(strstr(r.output, "SEES"));
     assert_null(strstr(r.output, "WRITES"));
-    assert_int_equal(access("/tmp/sandbox-escape", F_OK), -1);
+    assert_int_equal(access(own("/tmp/sandbox-escape-123456"), F_OK), -1);
     assert_in_range(strtol(r.output, NULL, 10), 0, 4); /* itself, ls, grep; none where /proc cannot be mounted */
     const char *lines[32];
     size_t n = 0;
@@ -248,22 +265,22 @@ static void other_files_are_out_of_reach(void **state)
     (void)state;
     struct sandbox_result r;
     const struct sandbox_limits l = quick(60);
-    FILE *f = fopen("/tmp/sandbox-secret", "w");
+    FILE *f = fopen(own("/tmp/sandbox-secret-123456"), "w");
     assert_non_null(f);
     fputs("secret", f);
     fclose(f);
-    chmod("/tmp/sandbox-secret", 0666);
+    chmod(own("/tmp/sandbox-secret-123456"), 0666);
     run_script(&r,
-               "cat /tmp/sandbox-secret; (echo x > /tmp/sandbox-escape); (echo y >> /tmp/sandbox-secret); head -c 1 "
+               "cat /tmp/sandbox-secret-123456; (echo x > /tmp/sandbox-escape-123456); (echo y >> /tmp/sandbox-secret-123456); head -c 1 "
                "/proc/$PPID/maps; echo in > f; cat f",
                &l);
     const bool missing = r.missing & CHILD_FILES;
     if (!missing) {
         assert_string_equal(r.output, "in\n");
-        assert_int_equal(access("/tmp/sandbox-escape", F_OK), -1);
+        assert_int_equal(access(own("/tmp/sandbox-escape-123456"), F_OK), -1);
     }
-    unlink("/tmp/sandbox-secret");
-    unlink("/tmp/sandbox-escape");
+    unlink(own("/tmp/sandbox-secret-123456"));
+    unlink(own("/tmp/sandbox-escape-123456"));
     sandbox_result_free(&r);
 }
 
@@ -508,7 +525,7 @@ static void it_dies_with_its_owner(void **state)
         static const char *const shell[] = {"sh", "-s", NULL};
         struct sandbox *s;
         const struct sandbox_program p = {.argv = shell,
-                                          .input = "sleep 1234567 & echo x >&3; sleep 1234568",
+                                          .input = own("sleep 1234567 & echo x >&3; sleep 1234568"),
                                           .input_bytes = 41,
                                           .n_extra = 1,
                                           .extra = {started[1]}};
