@@ -8,7 +8,7 @@ static struct kv_shape group_shape(const struct model_config *c, enum kv_layout 
 {
     const bool latent = layout == KV_MLA;
     return (struct kv_shape){.content = latent ? c->kv_lora_rank : c->qk_nope_head_dim, .rotary = c->qk_rope_head_dim,
-                             .value = latent ? 0 : c->v_head_dim, .type = DTYPE_F32, .rope_theta = c->rope_theta};
+                             .value = latent ? 0 : c->v_head_dim, .type = DTYPE_F32, .rope_theta = c->rope_theta, .rope_scaling = c->rope_scaling};
 }
 
 static void layout_memory(struct compressed_pass *p, const struct ops *ops, int threads)
@@ -90,6 +90,7 @@ static void fill_layer(struct compressed_pass *p, int layer)
     const struct model_config *c = &p->model->config;
     const int64_t heads = c->num_attention_heads, n = p->prompt;
     const struct attention a = {.n_seq = 1, .q_len = n, .n_head = c->num_attention_heads, .nope = c->qk_nope_head_dim,
+                                .logit_factor = c->rope_scaling.logit_factor,
                                 .rope = c->qk_rope_head_dim, .v = c->v_head_dim, .q = p->act.q,
                                 .ldq = heads * model_qk_head_dim(c), .kv = p->act.kv,
                                 .ldkv = heads * (c->qk_nope_head_dim + c->v_head_dim), .k_pe = p->act.latent + c->kv_lora_rank,
@@ -171,7 +172,7 @@ static void attend(struct compressed_pass *p, int layer, int64_t pos)
     const struct model_config *c = &p->model->config;
     const struct weight *kv_b = &p->model->weights.layers[layer].at[TENSOR_KV_B];
     const int heads = c->num_attention_heads, qk = model_qk_head_dim(c), nope = c->qk_nope_head_dim;
-    const float scale = attention_scale(&(struct attention){.nope = nope, .rope = c->qk_rope_head_dim});
+    const float scale = attention_scale(&(struct attention){.nope = nope, .rope = c->qk_rope_head_dim, .logit_factor = c->rope_scaling.logit_factor});
     for (int h = 0; h < heads; h++)
         memcpy(p->q_rotary + h * c->qk_rope_head_dim, p->act.q + h * qk + nope,
                (size_t)c->qk_rope_head_dim * sizeof *p->q_rotary);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,32 @@
 #include "infer/model/templates.h"
 
 #define GGUF_QUANTIZATION_VERSION 2
+
+/* As llama.cpp reads it, which makes the attention factor of YaRN larger by 1 + 0.1 ln(factor). */
+static int put_rope_scaling(struct gguf_writer *w, const struct rope_scaling *s, struct plm_status *st)
+{
+    const char *name = rope_scaling_name(s);
+    const bool yarn = s->type == ROPE_YARN;
+    const double attention = rope_magnitude(s) / (yarn && s->mix != 0 ? 1 + 0.1 * log((double)s->factor) : 1);
+    if (s->logit_factor > 0 && s->logit_factor != 1)
+        return status_set(st, PLM_EUNSUPPORTED, "GGUF has no word for this model's mscale_all_dim (attention logits times %g)", (double)s->logit_factor);
+    if (yarn && s->untruncated)
+        return status_set(st, PLM_EUNSUPPORTED, "GGUF has no word for YaRN with \"truncate\": false");
+    int code = s->type == ROPE_UNSCALED ? PLM_OK : gguf_set_string(w, "plm.rope.scaling.type", name, strlen(name), st);
+    if (!code && s->type != ROPE_UNSCALED)
+        code = gguf_set_f32(w, "plm.rope.scaling.factor", s->factor, st);
+    if (!code && fabs(attention - 1) > 1e-6)
+        code = gguf_set_f32(w, "plm.rope.scaling.attn_factor", (float)attention, st);
+    if (!code && yarn)
+        code = gguf_set_u32(w, "plm.rope.scaling.original_context_length", (uint32_t)s->original, st);
+    if (!code && yarn && s->mix != 1)
+        code = gguf_set_f32(w, "plm.rope.scaling.yarn_ext_factor", s->mix, st);
+    if (!code && yarn && s->beta_fast != 32)
+        code = gguf_set_f32(w, "plm.rope.scaling.yarn_beta_fast", s->beta_fast, st);
+    if (!code && yarn && s->beta_slow != 1)
+        code = gguf_set_f32(w, "plm.rope.scaling.yarn_beta_slow", s->beta_slow, st);
+    return code;
+}
 
 int export_put_config(struct gguf_writer *w, const struct model_config *c, enum dtype type, const char *name, struct plm_status *st)
 {
@@ -34,7 +61,9 @@ int export_put_config(struct gguf_writer *w, const struct model_config *c, enum 
         code = gguf_set_u32(w, "plm.attention.head_count_kv", (uint32_t)c->num_attention_heads, st);
     if (!code)
         code = gguf_set_u32(w, "plm.attention.key_length", (uint32_t)model_qk_head_dim(c), st);
-    return code ? code : gguf_set_u32(w, "plm.attention.value_length", (uint32_t)c->v_head_dim, st);
+    if (!code)
+        code = gguf_set_u32(w, "plm.attention.value_length", (uint32_t)c->v_head_dim, st);
+    return code ? code : put_rope_scaling(w, &c->rope_scaling, st);
 }
 
 /* Texts of a growing list: all in one buffer, as offsets until it stops moving. */

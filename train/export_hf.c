@@ -49,10 +49,12 @@ static int put_config(const struct plm_model *m, const struct model_card *card, 
     static const char *const torch_names[] = {[DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16"};
     char *text = model_config_to_json(&m->config);
     json_t *root = text ? json_loads(text, 0, NULL) : NULL;
-    json_t *more = json_pack("{s:f, s:i, s:b, s:n, s:o, s:o, s:s}", "attention_dropout", 0.0, "pretraining_tp", 1, "use_cache", 1, "rope_scaling",
+    json_t *more = json_pack("{s:f, s:i, s:b, s:o, s:o, s:s}", "attention_dropout", 0.0, "pretraining_tp", 1, "use_cache", 1,
                              "eos_token_id", token_id(card->eos), "pad_token_id", token_id(card->eos), "torch_dtype", torch_names[type]);
     free(text);
     int code = root && more && json_object_update(root, more) == 0 ? PLM_OK : no_json(st);
+    if (!code && !json_object_get(root, "rope_scaling"))
+        json_object_set_new(root, "rope_scaling", json_null());
     json_decref(more);
     if (!code)
         return put_json(root, dir, "config.json", summary, st);

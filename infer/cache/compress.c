@@ -307,7 +307,7 @@ static void merge_victims(struct compression *c)
 {
     const struct kv_shape *shape = &c->s->shape;
     for (int i = 0; i < shape->rotary / 2; i++)
-        c->frequency[i] = pow((double)shape->rope_theta, -2.0 * i / shape->rotary);
+        c->frequency[i] = rope_frequency(shape->rope_theta, shape->rotary, &shape->rope_scaling, i);
     for (int64_t v = 0; v < c->n_victim; v++)
         if (c->pivot[v] >= 0 && c->first[c->pivot[v]] == v)
             merge(c, c->pivot[v]);

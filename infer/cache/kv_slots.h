@@ -11,11 +11,13 @@
 
 #include "infer/base/arena.h"
 #include "infer/ops/ops.h"
+#include "infer/ops/rope.h"
 
 struct kv_shape {
     int content, rotary, value; /* widths in elements; each 0 or whole blocks of `type`; value 0: content is the value */
     enum dtype type;            /* f32, f16 or q8_0 */
     float rope_theta;
+    struct rope_scaling rope_scaling;
 };
 
 struct kv_slots {

@@ -15,7 +15,7 @@ size_t attention_scratch_bytes(const struct ops *ops, int64_t max_keys, int thre
     return scratch_per_thread(ops, max_keys) * (size_t)threads;
 }
 
-float attention_scale(const struct attention *a) { return 1.0f / sqrtf((float)(a->nope + a->rope)); }
+float attention_scale(const struct attention *a) { return (a->logit_factor > 0 ? a->logit_factor : 1.0f) / sqrtf((float)(a->nope + a->rope)); }
 
 static int64_t tiles_per_head(const struct attention *a) { return (a->q_len + ATTENTION_TILE - 1) / ATTENTION_TILE; }
 

@@ -12,6 +12,7 @@ struct attention {
     int64_t q_len;            /* T: queries of each */
     int64_t past;             /* keys before the first query; a sequence has past + q_len keys */
     int n_head, nope, rope, v;
+    float logit_factor;   /* of struct rope_scaling; 0: 1 */
     const int32_t *first_key; /* (B, T), index of the first visible key; NULL: 0 */
     const float *q;           /* (B*T, ldq): per head nope values, then rope rotated ones */
     int64_t ldq;
@@ -59,7 +60,7 @@ void attention_scores(const struct attention *a, const struct attention_tile *t,
 /* The visible keys of query row i of the tile (i from 0), relative to lo: [*from, *to). */
 void attention_visible(const struct attention *a, const struct attention_tile *t, int64_t i, int64_t *from, int64_t *to);
 
-/* 1 / sqrt(nope + rope) */
+/* 1 / sqrt(nope + rope), times the logits' factor */
 float attention_scale(const struct attention *a);
 
 #endif

@@ -47,6 +47,20 @@ static int check_range(const char *where, const char *name, int64_t value, int64
     return status_set(st, PLM_EFORMAT, "%s: %s is %lld; expected 1 to %lld", where, name, (long long)value, (long long)max);
 }
 
+static int check_rope_scaling(const struct rope_scaling *s, const char *where, struct plm_status *st)
+{
+    if (s->type == ROPE_UNSCALED)
+        return s->magnitude >= 0 && isfinite(s->magnitude) ? PLM_OK : status_set(st, PLM_EFORMAT, "%s: a rotary attention factor of %g", where, (double)s->magnitude);
+    if (!(s->factor >= 1) || !isfinite(s->factor))
+        return status_set(st, PLM_EFORMAT, "%s: rotary scaling (%s) by %g; expected a factor of 1 or more", where, rope_scaling_name(s), (double)s->factor);
+    if (!(s->magnitude >= 0) || !isfinite(s->magnitude) || !(s->logit_factor >= 0) || !isfinite(s->logit_factor))
+        return status_set(st, PLM_EFORMAT, "%s: a rotary attention factor of %g", where, (double)s->magnitude);
+    if (s->type == ROPE_YARN && (s->original < 1 || !(s->beta_fast > 0) || !(s->beta_slow > 0) || !(s->beta_fast > s->beta_slow) || !(s->mix >= 0 && s->mix <= 1)))
+        return status_set(st, PLM_EFORMAT, "%s: YaRN wants an original context above 0 and beta_fast (%g) above beta_slow (%g)", where, (double)s->beta_fast,
+                          (double)s->beta_slow);
+    return PLM_OK;
+}
+
 int model_config_check(const struct model_config *c, const char *where, struct plm_status *st)
 {
     const int64_t heads = c->num_attention_heads;
@@ -84,7 +98,7 @@ int model_config_check(const struct model_config *c, const char *where, struct p
     if (!(c->initializer_range >= 0) || !isfinite(c->initializer_range))
         return status_set(st, PLM_EFORMAT, "%s: initializer_range is %g; expected zero or more", where,
                           (double)c->initializer_range);
-    return PLM_OK;
+    return check_rope_scaling(&c->rope_scaling, where, st);
 }
 
 static int read_field(struct model_config *c, const struct model_config_field *field, const struct json_value *v,
@@ -119,7 +133,7 @@ static int want_bool(const struct json_value *root, const char *key, bool want, 
 {
     const struct json_value *v = json_get(root, key);
     bool found;
-    if (!v || (json_as_bool(v, &found) && found == want))
+    if (json_typeof(v) == JSON_NULL || (json_as_bool(v, &found) && found == want))
         return PLM_OK;
     return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" must be %s: other models are not supported", where, key,
                       want ? "true" : "false");
@@ -148,10 +162,101 @@ static int check_architecture(const struct json_value *root, const char *where, 
         code = want_bool(root, "rope_interleave", true, where, st);
     if (!code)
         code = want_null(root, "q_lora_rank", where, st);
+    return code;
+}
+
+/* What says how rotary embeddings are scaled: rope_parameters, else rope_scaling; NULL when neither is an object. */
+static const struct json_value *rope_section(const struct json_value *root)
+{
+    const struct json_value *parameters = json_get(root, "rope_parameters"), *scaling = json_get(root, "rope_scaling");
+    return json_typeof(parameters) == JSON_OBJECT ? parameters : json_typeof(scaling) == JSON_OBJECT ? scaling : NULL;
+}
+
+/* Every key there must be one that is applied, or says nothing. */
+static int check_rope_keys(const struct json_value *section, const char *where, struct plm_status *st)
+{
+    static const char *const known[] = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "attention_factor", "mscale",
+        "mscale_all_dim", "beta_fast", "beta_slow", "truncate"};
+    for (const struct json_value *v = json_first(section); v; v = json_next(v)) {
+        const char *key = json_key(v, NULL);
+        double one;
+        bool good = json_typeof(v) == JSON_NULL || (!strcmp(key, "partial_rotary_factor") && json_as_number(v, &one) && one == 1);
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            good |= !strcmp(key, known[i]);
+        if (!good)
+            return status_set(st, PLM_EUNSUPPORTED, "%s: rotary setting \"%.64s\" is not supported", where, key);
+    }
+    return PLM_OK;
+}
+
+/* A number of the section, or the default when it is absent or null. */
+static int rope_number(const struct json_value *section, const char *key, double fallback, float *out, const char *where, struct plm_status *st)
+{
+    const struct json_value *v = json_get(section, key);
+    double value = fallback;
+    if (json_typeof(v) != JSON_NULL && !json_as_number(v, &value))
+        return status_set(st, PLM_EFORMAT, "%s: rotary setting \"%s\" must be a number", where, key);
+    *out = (float)value;
+    return PLM_OK;
+}
+
+/* YaRN's scale of attention (section 3.4 of the paper), as transformers and DeepSeek's models have it. */
+static double yarn_scale(double factor, double m) { return factor <= 1 ? 1 : 0.1 * m * log(factor) + 1; }
+
+static int read_yarn(struct rope_scaling *s, const struct json_value *section, int context, const char *where, struct plm_status *st)
+{
+    float original, attention, m, m_all;
+    bool truncate = true;
+    const struct json_value *v = json_get(section, "truncate");
+    int code = rope_number(section, "original_max_position_embeddings", context, &original, where, st);
     if (!code)
-        code = want_null(root, "rope_scaling", where, st);
+        code = rope_number(section, "beta_fast", 32, &s->beta_fast, where, st);
     if (!code)
-        code = want_string(json_get(root, "rope_parameters"), "rope_type", "default", where, st);
+        code = rope_number(section, "beta_slow", 1, &s->beta_slow, where, st);
+    if (!code)
+        code = rope_number(section, "attention_factor", 0, &attention, where, st);
+    if (!code)
+        code = rope_number(section, "mscale", 0, &m, where, st);
+    if (!code)
+        code = rope_number(section, "mscale_all_dim", 0, &m_all, where, st);
+    if (!code && json_typeof(v) != JSON_NULL && !json_as_bool(v, &truncate))
+        code = status_set(st, PLM_EFORMAT, "%s: rotary setting \"truncate\" must be true or false", where);
+    if (code)
+        return code;
+    const double factor = (double)s->factor, both = m != 0 && m_all != 0;
+    s->mix = 1;
+    s->untruncated = !truncate;
+    s->original = original >= 1 && original < 1e9f ? (int)original : 0;
+    s->magnitude = attention != 0 ? attention
+                 : (float)(both ? yarn_scale(factor, (double)m) / yarn_scale(factor, (double)m_all) : yarn_scale(factor, 1));
+    s->logit_factor = m_all != 0 ? (float)(yarn_scale(factor, (double)m_all) * yarn_scale(factor, (double)m_all)) : 0;
+    return PLM_OK;
+}
+
+static int read_rope_scaling(struct model_config *c, const struct json_value *root, const char *where, struct plm_status *st)
+{
+    const struct json_value *section = rope_section(root), *partial = json_get(root, "partial_rotary_factor");
+    double one;
+    if (json_typeof(partial) != JSON_NULL && !(json_as_number(partial, &one) && one == 1))
+        return status_set(st, PLM_EUNSUPPORTED, "%s: \"partial_rotary_factor\" other than 1 is not supported", where);
+    if (!section)
+        return json_typeof(json_get(root, "rope_parameters")) == JSON_NULL && json_typeof(json_get(root, "rope_scaling")) == JSON_NULL
+                   ? PLM_OK
+                   : status_set(st, PLM_EFORMAT, "%s: \"rope_parameters\" and \"rope_scaling\" must be objects", where);
+    const struct json_value *v = json_get(section, "rope_type");
+    v = json_typeof(v) != JSON_NULL ? v : json_get(section, "type");
+    const char *type = json_typeof(v) == JSON_NULL ? "default" : json_as_string(v, NULL);
+    struct rope_scaling *s = &c->rope_scaling;
+    if (!type || (strcmp(type, "default") && strcmp(type, "linear") && strcmp(type, "yarn")))
+        return status_set(st, PLM_EUNSUPPORTED, "%s: rotary scaling \"%.64s\" is not supported; default, linear and yarn are", where,
+                          type ? type : "(not a string)");
+    int code = check_rope_keys(section, where, st);
+    if (code || !strcmp(type, "default"))
+        return code;
+    s->type = !strcmp(type, "yarn") ? ROPE_YARN : ROPE_LINEAR;
+    code = rope_number(section, "factor", 0, &s->factor, where, st);
+    if (!code && s->type == ROPE_YARN)
+        code = read_yarn(s, section, c->max_position_embeddings, where, st);
     return code;
 }
 
@@ -164,13 +269,15 @@ static int read_config(struct model_config *c, const struct json_value *root, co
     for (int i = 0; i < model_config_n_fields && !code; i++) {
         const struct model_config_field *field = &model_config_fields[i];
         const struct json_value *v = json_get(root, field->name);
-        if (!v) /* where newer releases of transformers keep rope_theta */
-            v = json_get(json_get(root, "rope_parameters"), field->name);
-        if (v)
+        if (!strcmp(field->name, "rope_theta") && json_typeof(json_get(rope_section(root), field->name)) != JSON_NULL)
+            v = json_get(rope_section(root), field->name);
+        if (json_typeof(v) != JSON_NULL)
             code = read_field(c, field, v, where, st);
         else if (field->required)
             code = status_set(st, PLM_EFORMAT, "%s: \"%s\" is missing", where, field->name);
     }
+    if (!code)
+        code = read_rope_scaling(c, root, where, st);
     const struct json_value *kv_heads = json_get(root, "num_key_value_heads");
     int64_t n;
     if (!code && json_typeof(kv_heads) != JSON_NULL && (!json_as_integer(kv_heads, &n) || n != c->num_attention_heads))
@@ -190,6 +297,30 @@ int model_config_from_json(struct model_config *c, const char *text, size_t leng
     return code;
 }
 
+/* "rope_scaling" for releases of transformers up to 4, "rope_parameters" for later ones. */
+static void put_rope_scaling(struct json_buffer *b, const struct rope_scaling *s, float theta)
+{
+    static const char *const names[] = {"rope_scaling", "rope_parameters"};
+    for (int i = 0; i < 2 && (s->type || s->magnitude > 0); i++) {
+        json_printf(b, "  \"%s\": {\"rope_type\": \"%s\", \"type\": \"%s\", \"rope_theta\": ", names[i], rope_scaling_name(s), rope_scaling_name(s));
+        json_put_float(b, theta);
+        json_printf(b, ", \"factor\": ");
+        json_put_float(b, s->factor);
+        if (s->type == ROPE_YARN) {
+            /* mscale_all_dim = mscale says the logits' factor; the attention factor is said as it is. */
+            const double m = s->logit_factor > 0 && s->factor > 1 ? (sqrt((double)s->logit_factor) - 1) / (0.1 * log((double)s->factor)) : 0;
+            json_printf(b, ", \"original_max_position_embeddings\": %d, \"truncate\": %s", s->original, s->untruncated ? "false" : "true");
+            const struct { const char *key; float value; } numbers[] = {{"beta_fast", s->beta_fast}, {"beta_slow", s->beta_slow},
+                {"attention_factor", (float)rope_magnitude(s)}, {"mscale_all_dim", (float)m}};
+            for (int k = 0; k < (m > 0 ? 4 : 3); k++) {
+                json_printf(b, ", \"%s\": ", numbers[k].key);
+                json_put_float(b, numbers[k].value);
+            }
+        }
+        json_printf(b, "},\n");
+    }
+}
+
 char *model_config_to_json(const struct model_config *c)
 {
     struct json_buffer b = {0};
@@ -204,6 +335,7 @@ char *model_config_to_json(const struct model_config *c)
             json_printf(&b, "%d", *(const int *)address);
         json_printf(&b, ",\n");
     }
+    put_rope_scaling(&b, &c->rope_scaling, c->rope_theta);
     json_printf(&b, "  \"num_key_value_heads\": %d,\n  \"q_lora_rank\": null,\n  \"attention_bias\": false,\n"
                 "  \"hidden_act\": \"relu2\",\n  \"rope_interleave\": true,\n  \"tie_word_embeddings\": true,\n"
                 "  \"bos_token_id\": null\n}\n", c->num_attention_heads);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "infer/base/status.h"
+#include "infer/ops/rope.h"
 
 struct model_config {
     int num_hidden_layers;
@@ -21,6 +22,7 @@ struct model_config {
     float rope_theta;
     float rms_norm_eps;
     float initializer_range;
+    struct rope_scaling rope_scaling;
 };
 
 /* Defaults for the optional ones: max_position_embeddings 4096, rope_theta 100000, rms_norm_eps 1e-6,
@@ -49,7 +51,8 @@ static inline int model_qk_head_dim(const struct model_config *c) { return c->qk
 static inline int model_latent_dim(const struct model_config *c) { return c->kv_lora_rank + c->qk_rope_head_dim; }
 
 /* Read config.json text (`where` names it in messages): wants model_type plm, tied embeddings, no q_lora_rank, no
- * attention bias, hidden_act relu2. */
+ * attention bias, hidden_act relu2. null means absent. Rotary settings stand in "rope_parameters" (transformers 5), which goes before
+ * "rope_scaling" and a "rope_theta" beside them; "rope_type" (or "type") default, linear and yarn are applied, others are refused. */
 int model_config_from_json(struct model_config *c, const char *text, size_t length, const char *where, struct plm_status *st);
 
 /* config.json text in the Hugging Face layout, malloc'ed; the caller frees. NULL when out of memory. */

@@ -99,9 +99,12 @@ static void angles(const struct forward_pass *f, int32_t position, float *cos_ro
 {
     const struct rope_table *t = f->rope;
     for (int i = 0; i < t->half; i++) {
-        const double angle = position < t->positions ? 0 : position * pow((double)f->config->rope_theta, -2.0 * i / f->config->qk_rope_head_dim);
-        cos_row[i] = position < t->positions ? t->cos[(int64_t)position * t->half + i] : (float)cos(angle);
-        sin_row[i] = position < t->positions ? t->sin[(int64_t)position * t->half + i] : (float)sin(angle);
+        const struct model_config *c = f->config;
+        const bool there = position < t->positions;
+        const double angle = there ? 0 : position * rope_frequency(c->rope_theta, c->qk_rope_head_dim, &c->rope_scaling, i);
+        const double magnitude = rope_magnitude(&c->rope_scaling);
+        cos_row[i] = there ? t->cos[(int64_t)position * t->half + i] : (float)(magnitude * cos(angle));
+        sin_row[i] = there ? t->sin[(int64_t)position * t->half + i] : (float)(magnitude * sin(angle));
     }
 }
 
@@ -125,7 +128,8 @@ static void attend(const struct forward_pass *f, const struct decode_buffers *b,
         pool_for(f->pool, heads, 1, absorb_heads, &j);
     else
         pool_for(f->pool, n * heads, grain > 0 ? grain : 1, absorb_queries, &j);
-    const float scale = attention_scale(&(struct attention){.nope = c->qk_nope_head_dim, .rope = c->qk_rope_head_dim});
+    const float scale = attention_scale(&(struct attention){.nope = c->qk_nope_head_dim, .rope = c->qk_rope_head_dim,
+                                                                  .logit_factor = c->rope_scaling.logit_factor});
     for (int64_t r = 0; r < n; r++) {
         const struct kv_slots *s = &rows[r].slots[layer];
         b->items[r] = (struct latent_attention){.n_head = (int)heads, .rank = (int)rank, .rope = c->qk_rope_head_dim, .q = b->q_latent + r * heads * latent,

@@ -43,7 +43,7 @@ static void engine_layout(struct engine *e)
     e->normed = e->prefill.act.a;
     e->active = arena_alloc(arena, (size_t)c->num_hidden_layers, sizeof *e->active);
     if (e->policies) {
-        const struct kv_shape widest = {.content = c->kv_lora_rank, .rotary = c->qk_rope_head_dim, .type = DTYPE_F32, .rope_theta = c->rope_theta};
+        const struct kv_shape widest = {.content = c->kv_lora_rank, .rotary = c->qk_rope_head_dim, .type = DTYPE_F32, .rope_theta = c->rope_theta, .rope_scaling = c->rope_scaling};
         const struct policy_options merging = policy_options_default(POLICY_D2O_COUNT);
         e->decode.policy_scratch = arena_alloc(arena, policy_scratch_bytes(&merging, &widest, e->context), 1);
     }

@@ -17,10 +17,10 @@ void rope_table_layout(struct rope_table *r, const struct model_config *c, int64
 void rope_table_fill(struct rope_table *r, const struct model_config *c)
 {
     for (int i = 0; i < r->half; i++) {
-        double frequency = pow((double)c->rope_theta, -2.0 * i / c->qk_rope_head_dim);
+        const double frequency = rope_frequency(c->rope_theta, c->qk_rope_head_dim, &c->rope_scaling, i), magnitude = rope_magnitude(&c->rope_scaling);
         for (int64_t p = 0; p < r->positions; p++) {
-            r->cos[p * r->half + i] = (float)cos((double)p * frequency);
-            r->sin[p * r->half + i] = (float)sin((double)p * frequency);
+            r->cos[p * r->half + i] = (float)(magnitude * cos((double)p * frequency));
+            r->sin[p * r->half + i] = (float)(magnitude * sin((double)p * frequency));
             r->minus_sin[p * r->half + i] = -r->sin[p * r->half + i];
         }
     }
@@ -190,6 +190,7 @@ struct attention forward_attention(const struct forward_pass *f, const struct la
     const struct model_config *c = f->config;
     const int64_t heads = c->num_attention_heads;
     return (struct attention){.n_seq = f->n_seq, .q_len = f->q_len, .past = f->past, .n_head = c->num_attention_heads, .nope = c->qk_nope_head_dim,
+        .logit_factor = c->rope_scaling.logit_factor,
         .rope = c->qk_rope_head_dim, .v = c->v_head_dim, .first_key = f->doc_start, .q = act->q, .ldq = heads * model_qk_head_dim(c), .kv = act->kv,
         .ldkv = heads * (c->qk_nope_head_dim + c->v_head_dim), .k_pe = keys + c->kv_lora_rank, .ld_pe = model_latent_dim(c), .out = act->attn, .lse = act->lse};
 }

@@ -9,7 +9,7 @@
 
 static void sequence_layout(struct sequence *s, const struct model_config *c)
 {
-    const struct kv_shape shape = {.content = c->kv_lora_rank, .rotary = c->qk_rope_head_dim, .type = s->options.type, .rope_theta = c->rope_theta};
+    const struct kv_shape shape = {.content = c->kv_lora_rank, .rotary = c->qk_rope_head_dim, .type = s->options.type, .rope_theta = c->rope_theta, .rope_scaling = c->rope_scaling};
     const bool scores = policy_needs_scores(s->options.policy.policy);
     s->tokens = arena_alloc(&s->arena, (size_t)s->capacity, sizeof *s->tokens);
     for (int i = 0; i < s->n_layer; i++) {
@@ -22,7 +22,7 @@ static void sequence_layout(struct sequence *s, const struct model_config *c)
 static int check_options(const struct sequence_options *o, const struct engine *e, struct plm_status *st)
 {
     const struct model_config *c = &engine_model(e)->config;
-    const struct kv_shape shape = {.content = c->kv_lora_rank, .rotary = c->qk_rope_head_dim, .type = o->type, .rope_theta = c->rope_theta};
+    const struct kv_shape shape = {.content = c->kv_lora_rank, .rotary = c->qk_rope_head_dim, .type = o->type, .rope_theta = c->rope_theta, .rope_scaling = c->rope_scaling};
     if (o->capacity < 0 || o->capacity > engine_context(e))
         return status_set(st, PLM_ELIMIT, "a sequence of %lld positions was asked for, the engine was made for 1 to %lld", (long long)o->capacity,
                           (long long)engine_context(e));
@@ -312,6 +312,8 @@ static uint64_t model_fingerprint(const struct plm_model *m)
     struct model_weights weights = m->weights;
     for (int i = 0; i < model_config_n_fields; i++)
         h = fnv1a(h, (const char *)&m->config + model_config_fields[i].offset, 4);
+    if (m->config.rope_scaling.type || m->config.rope_scaling.magnitude > 0) /* unscaled models keep the fingerprint they had */
+        h = fnv1a(h, &m->config.rope_scaling, sizeof m->config.rope_scaling);
     for (int i = 0; i < m->table.n_tensors; i++) {
         const struct weight *w = weights_slot(&weights, &m->table.tensors[i]);
         const size_t bytes = dtype_row_bytes(w->type, w->cols) * (size_t)w->rows;

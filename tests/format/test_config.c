@@ -1,6 +1,8 @@
 #include "tests/format/files.h"
 
 #include <stdio.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +61,45 @@ static void test_defaults(void **state)
     assert_true(c.rope_theta == 500.0f);
 }
 
+/* Rotary settings as releases of transformers spell them. */
+static void test_rope_scaling(void **state)
+{
+    (void)state;
+    static const char yarn[] = "{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":1024,\"rope_theta\":500.0}";
+    char text[1024];
+    struct model_config c, again;
+    /* rope_parameters goes before what stands beside it */
+    snprintf(text, sizeof text, "{" PLM ",\"rope_theta\":7,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},\"rope_parameters\":%s}", yarn);
+    assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
+    const struct rope_scaling *s = &c.rope_scaling;
+    assert_true(c.rope_theta == 500 && s->type == ROPE_YARN && s->factor == 4 && s->original == 1024 && s->beta_fast == 32 && s->beta_slow == 1);
+    assert_float_equal(s->magnitude, 0.1 * log(4) + 1, 1e-6);
+    assert_true(s->logit_factor == 0);
+    char *json = model_config_to_json(&c);
+    assert_int_equal(model_config_from_json(&again, json, strlen(json), "again.json", NULL), PLM_OK);
+    assert_memory_equal(&again.rope_scaling, &c.rope_scaling, sizeof c.rope_scaling);
+    free(json);
+    /* DeepSeek's: the rotation keeps its length, the logits grow */
+    snprintf(text, sizeof text, "{" PLM ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":40,\"mscale\":1.0,\"mscale_all_dim\":1.0,\"truncate\":false}}");
+    assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
+    assert_true(s->original == 4096 && s->untruncated && s->magnitude == 1);
+    assert_float_equal(s->logit_factor, pow(0.1 * log(40) + 1, 2), 1e-6);
+    json = model_config_to_json(&c);
+    assert_int_equal(model_config_from_json(&again, json, strlen(json), "again.json", NULL), PLM_OK);
+    assert_float_equal(again.rope_scaling.logit_factor, s->logit_factor, 1e-5);
+    free(json);
+    snprintf(text, sizeof text, "{" PLM ",\"rope_scaling\":{\"type\":\"linear\",\"rope_type\":null,\"factor\":3}}");
+    assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
+    assert_true(s->type == ROPE_LINEAR && s->factor == 3);
+    static const char *const none[] = {"\"rope_scaling\":null", "\"rope_parameters\":null,\"rope_theta\":null", "\"rope_scaling\":{\"rope_type\":\"default\"}",
+        "\"rope_scaling\":{}", "\"attention_bias\":null,\"tie_word_embeddings\":null,\"partial_rotary_factor\":1.0"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        snprintf(text, sizeof text, "{" PLM ",%s}", none[i]);
+        assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
+        assert_true(s->type == ROPE_UNSCALED && c.rope_theta == 100000.0f);
+    }
+}
+
 static void test_bad(void **state)
 {
     (void)state;
@@ -77,7 +118,7 @@ static void test_bad(void **state)
         {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":10.5}", PLM_EFORMAT, "\"vocab_size\" must be an integer"},
         {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":3000000000}", PLM_EFORMAT, "\"vocab_size\" must be an integer"},
         {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":0}", PLM_EFORMAT, "vocab_size is 0; expected 1 to"},
-        {"{" PLM ",\"rope_theta\":null}", PLM_EFORMAT, "\"rope_theta\" must be a number"},
+        {"{" PLM ",\"rope_theta\":\"1\"}", PLM_EFORMAT, "\"rope_theta\" must be a number"},
         {"{" PLM ",\"rope_theta\":-1}", PLM_EFORMAT, "rope_theta is -1"},
         {"{" PLM ",\"rms_norm_eps\":0}", PLM_EFORMAT, "rms_norm_eps is 0"},
         {"{" PLM ",\"initializer_range\":-1}", PLM_EFORMAT, "initializer_range is -1"},
@@ -86,8 +127,13 @@ static void test_bad(void **state)
         {"{" PLM ",\"attention_bias\":true}", PLM_EUNSUPPORTED, "\"attention_bias\" must be false"},
         {"{" PLM ",\"rope_interleave\":false}", PLM_EUNSUPPORTED, "\"rope_interleave\" must be true"},
         {"{" PLM ",\"q_lora_rank\":1536}", PLM_EUNSUPPORTED, "\"q_lora_rank\" is set"},
-        {"{" PLM ",\"rope_scaling\":{\"type\":\"yarn\"}}", PLM_EUNSUPPORTED, "\"rope_scaling\" is set"},
-        {"{" PLM ",\"rope_parameters\":{\"rope_type\":\"yarn\"}}", PLM_EUNSUPPORTED, "\"rope_type\" is \"yarn\""},
+        {"{" PLM ",\"rope_scaling\":{\"type\":\"yarn\"}}", PLM_EFORMAT, "rotary scaling (yarn) by 0; expected a factor"},
+        {"{" PLM ",\"rope_parameters\":{\"rope_type\":\"dynamic\",\"factor\":2}}", PLM_EUNSUPPORTED, "rotary scaling \"dynamic\" is not supported"},
+        {"{" PLM ",\"rope_scaling\":{\"rope_type\":\"longrope\"}}", PLM_EUNSUPPORTED, "\"longrope\" is not supported; default, linear and yarn are"},
+        {"{" PLM ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}}", PLM_EFORMAT, "rotary scaling (linear) by 0.5"},
+        {"{" PLM ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"low_freq_factor\":1}}", PLM_EUNSUPPORTED, "\"low_freq_factor\" is not supported"},
+        {"{" PLM ",\"rope_scaling\":\"yarn\"}", PLM_EFORMAT, "must be objects"},
+        {"{" PLM ",\"partial_rotary_factor\":0.5}", PLM_EUNSUPPORTED, "\"partial_rotary_factor\" other than 1"},
         {"{" PLM ",\"hidden_act\":\"silu\"}", PLM_EUNSUPPORTED, "\"hidden_act\" is \"silu\"; only \"relu2\""},
         {"{" PLM ",\"num_key_value_heads\":2}", PLM_EUNSUPPORTED, "\"num_key_value_heads\" must equal num_attention_heads (4)"},
     };
@@ -135,7 +181,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_rope_scaling), cmocka_unit_test(test_bad),
         cmocka_unit_test(test_check),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,6 +115,41 @@ static void every_way_through_the_cache_gives_the_same(void **state)
     free(prefill);
 }
 
+/* Scaled rotary embeddings: the cache's way and prefill's agree, beyond the original context too, and differ from the unscaled model. */
+static void scaled_positions_agree(void **state)
+{
+    (void)state;
+    enum { N = 200 };
+    static const struct rope_scaling kinds[] = {{0}, {.type = ROPE_LINEAR, .factor = 4}, {.type = ROPE_YARN, .factor = 4, .original = 64, .beta_fast = 32,
+        .beta_slow = 1, .mix = 1, .magnitude = 1.1386294f, .logit_factor = 1.2f}};
+    int32_t tokens[N];
+    float *logits[3];
+    for (int i = 0; i < N; i++)
+        tokens[i] = (i * 31 + 5) % 60;
+    for (int k = 0; k < 3; k++) {
+        struct model_config c = small_config();
+        const size_t vocab = (size_t)c.vocab_size;
+        char path[64];
+        c.rope_scaling = kinds[k];
+        write_random_model(&c, DTYPE_F32, path, sizeof path);
+        struct plm_model *m = open_or_fail(path);
+        struct plm_session *s = session_or_fail(m, 2);
+        float *decoded = malloc(N * vocab * sizeof *decoded);
+        logits[k] = malloc(N * vocab * sizeof *logits[k]);
+        assert_int_equal(session_append_logits(s, tokens, N, false, logits[k], NULL), PLM_OK);
+        assert_int_equal(plm_session_truncate(s, 0, NULL), PLM_OK);
+        assert_int_equal(session_append_logits(s, tokens, N, true, decoded, NULL), PLM_OK);
+        assert_true(relative_error(decoded, logits[k], N * vocab) < TOLERANCE);
+        assert_true(k == 0 || relative_error(logits[k], logits[0], N * vocab) > 1e-3);
+        free(decoded);
+        plm_session_close(s);
+        plm_model_close(m);
+        remove_model(path);
+    }
+    for (int k = 0; k < 3; k++)
+        free(logits[k]);
+}
+
 /* Weights in 16 bits compute what the same rounded weights compute in 32. Where prefill rounds activations to bf16 and decoding does
  * not, the two differ by some of these roundings, of two layers. */
 static void sixteen_bit_weights(void **state)
@@ -187,7 +222,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_agree_with_the_reference), cmocka_unit_test(greedy_tokens_equal_the_reference),
-        cmocka_unit_test(every_way_through_the_cache_gives_the_same), cmocka_unit_test(sixteen_bit_weights),
+        cmocka_unit_test(every_way_through_the_cache_gives_the_same), cmocka_unit_test(sixteen_bit_weights), cmocka_unit_test(scaled_positions_agree),
         cmocka_unit_test(errors_leave_the_sequence_alone),
     };
     return RUN_WITH_EVERY_TABLE(tests, NULL, NULL);

@@ -41,6 +41,61 @@ check "... opens" greedy hf-bf16
 mkdir empty
 check "into an empty directory" "$plm" export run --format hf --out empty
 
+echo "- scaled rotary embeddings"
+logits() { "$plm" logits "$1" -T 1,2,3,4,5,6,7,8,9,10,11,12 -o "$2" >/dev/null 2>&1; }
+logits hf plain.st
+for kind in '{"rope_type": "linear", "factor": 4.0}' '{"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}' \
+    '{"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16, "beta_fast": 8, "attention_factor": 1.25}'; do
+    rm -rf scaled scaled-again; cp -r hf scaled
+    "$python" -c 'import json, sys
+c = json.load(open("scaled/config.json")); c["rope_scaling"] = json.loads(sys.argv[1]); json.dump(c, open("scaled/config.json", "w"))' "$kind"
+    need "$kind" logits scaled scaled.st
+    check "... is not ignored" bash -c '! cmp -s scaled.st plain.st'
+    need "... GGUF" "$plm" export scaled --type f32 --out scaled.gguf
+    need "... its logits" logits scaled.gguf scaled-gguf.st
+    check "... are the same" results tensors 1e-6 scaled.st scaled-gguf.st logits
+    need "... and back" "$plm" export scaled.gguf --format hf --type f32 --out scaled-again
+    need "... its logits" logits scaled-again scaled-again.st
+    check "... are the same" results tensors 1e-6 scaled.st scaled-again.st logits
+done
+need "training from a scaled model" "$plm" pretrain config.json --set 'model={"path": "scaled"}' --set run_dir=from-scaled --set schedule.warmup=1 --set phases.0.steps=2 \
+    --set phases.1.steps=1 --set phases.2.steps=1 --set eval.every_steps=0
+check "... keeps its scaling" grep -q '"yarn"' from-scaled/step-00000004/config.json
+
+echo "- files as others write them"
+"$python" - <<'PY'
+import json, os, shutil, struct
+data = open("hf/model.safetensors", "rb").read()
+n = struct.unpack("<Q", data[:8])[0]
+header, body = json.loads(data[8:8 + n]), data[8 + n:]
+def write(name, header, body, pad):
+    shutil.copytree("hf", name)
+    text = json.dumps(header).encode()
+    text += b" " * ((pad - len(text)) % 8)
+    open(name + "/model.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + body)
+header["__metadata__"] = None
+write("unaligned", header, body, 3)
+buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
+header[buffer] = {"dtype": "F64", "shape": [2], "data_offsets": [len(body), len(body) + 16]}
+header["model.position_ids"] = {"dtype": "I64", "shape": [1], "data_offsets": [len(body) + 16, len(body) + 24]}
+write("buffers", header, body + bytes(24), 0)
+norm = header["model.norm.weight"]
+a, b = norm["data_offsets"]
+wide = struct.pack(f"<{(b - a) // 4}d", *struct.unpack(f"<{(b - a) // 4}f", body[a:b]))
+for t in header.values():
+    if t and t["data_offsets"][0] >= b: t["data_offsets"] = [x + b - a for x in t["data_offsets"]]
+norm["dtype"], norm["data_offsets"] = "F64", [a, a + len(wide)]
+write("wide", header, body[:a] + wide + body[b:] + bytes(24), 0)
+PY
+for i in unaligned buffers wide; do
+    need "$i" logits $i other.st
+    check "... the same logits" cmp other.st plain.st
+    need "... imports" "$plm" import $i imported-$i
+done
+for type in Q8_0 F16 q4_K_M; do
+    check "the type $type in any case" "$plm" export hf --type $type --out typed.gguf
+done
+
 echo "- GGUF and back"
 write "q8_0" "$plm" export run --type q8_0 --out model-q8_0.gguf
 check "... prints what it wrote" directory sums model-q8_0.gguf wrote.out
