@@ -156,6 +156,8 @@ static int run(struct arguments *a)
             printf("  the model was quantised before: quantise from the original for the best quality\n");
         if (!model->tokenizer)
             printf("  without a tokenizer: the model came without one\n");
+        puts(a->hf ? "  transformers loads it with trust_remote_code=True: README.md there shows how and names the remote code"
+                   : "  llama.cpp needs -fa off: its graph of this architecture stops with flash attention");
     }
     export_summary_free(&summary);
     model_card_free(&card);

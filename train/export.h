@@ -51,9 +51,10 @@ int export_put_config(struct gguf_writer *w, const struct model_config *c, enum 
 /* Say that the file has no tokenizer, as llama.cpp wants it said. */
 int export_put_no_tokenizer(struct gguf_writer *w, struct plm_status *st);
 
-/* Write m as a directory: config.json, generation_config.json, tokenizer.json, tokenizer_config.json, and every tensor in `type` (f32,
- * f16 or bf16) as model.safetensors, or as several files and their index when one of them would pass shard_bytes (0: one file). `dir`
- * must be new or empty; it appears under its name only when complete. Errors as above. */
+/* Write m as a directory: config.json, generation_config.json, tokenizer.json, tokenizer_config.json, a README.md that says how
+ * other programs load it, and every tensor in `type` (f32, f16 or bf16) as model.safetensors, or as several files and their index
+ * when one of them would pass shard_bytes (0: one file). `dir` must be new or empty; it appears under its name only when
+ * complete. Errors as above. */
 int export_hf(const struct plm_model *m, const struct model_card *card, enum dtype type, int64_t shard_bytes, const char *dir,
               struct export_summary *summary, struct plm_status *st);
 

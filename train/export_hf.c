@@ -42,6 +42,9 @@ static json_t *token_text(const struct plm_model *m, int32_t id)
     return text ? json_stringn(text, length) : json_null();
 }
 
+/* Whose remote code transformers runs: it has no class of its own for this architecture. */
+#define REMOTE_CODE "PLM-Team/PLM-1.8B-Instruct"
+
 /* What PLMConfig of transformers has beyond the hyper-parameters. */
 static int put_config(const struct plm_model *m, const struct model_card *card, enum dtype type, const char *dir, struct export_summary *summary,
                       struct plm_status *st)
@@ -49,8 +52,10 @@ static int put_config(const struct plm_model *m, const struct model_card *card, 
     static const char *const torch_names[] = {[DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16"};
     char *text = model_config_to_json(&m->config);
     json_t *root = text ? json_loads(text, 0, NULL) : NULL;
-    json_t *more = json_pack("{s:f, s:i, s:b, s:o, s:o, s:s}", "attention_dropout", 0.0, "pretraining_tp", 1, "use_cache", 1,
-                             "eos_token_id", token_id(card->eos), "pad_token_id", token_id(card->eos), "torch_dtype", torch_names[type]);
+    json_t *more = json_pack("{s:f, s:i, s:b, s:o, s:o, s:s, s:{s:s, s:s}}", "attention_dropout", 0.0, "pretraining_tp", 1, "use_cache",
+                             1, "eos_token_id", token_id(card->eos), "pad_token_id", token_id(card->eos), "torch_dtype", torch_names[type],
+                             "auto_map", "AutoConfig", REMOTE_CODE "--configuration_plm.PLMConfig", "AutoModelForCausalLM",
+                             REMOTE_CODE "--modeling_plm.PLMForCausalLM");
     free(text);
     int code = root && more && json_object_update(root, more) == 0 ? PLM_OK : no_json(st);
     if (!code && !json_object_get(root, "rope_scaling"))
@@ -135,6 +140,25 @@ static int put_text(const char *text, size_t bytes, const char *dir, const char 
     snprintf(path, sizeof path, "%s/%s", dir, name);
     int code = file_write_synced(path, text, bytes, st);
     return code ? code : export_add_file(summary, path, name, 0, st);
+}
+
+/* How other programs load the directory. */
+static int put_readme(const char *dir, struct export_summary *summary, struct plm_status *st)
+{
+    static const char text[] =
+        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [plm]\n---\n\n"
+        "A Peripheral Language Model (multi-head latent attention, squared ReLU), written by plm.c.\n\n"
+        "**transformers** has no class of its own for this architecture. It runs the remote code of " REMOTE_CODE "\n"
+        "(`configuration_plm.py` and `modeling_plm.py`), which `config.json` names under `auto_map`:\n\n"
+        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        "model = AutoModelForCausalLM.from_pretrained(\".\", trust_remote_code=True)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n\n"
+        "Without a network: copy these two files into this directory and take `" REMOTE_CODE "--` out of `auto_map`.\n\n"
+        "**llama.cpp** knows the architecture as `plm` and needs `-fa off`: its graph of this architecture stops with flash\n"
+        "attention, which is on by default.\n\n"
+        "```sh\nplm export . --type q8_0 --out model.gguf\nllama-cli -m model.gguf -fa off\n```\n\n"
+        "**plm.c**:\n\n```sh\nplm generate . --prompt \"Once\"\n```\n";
+    return put_text(text, sizeof text - 1, dir, "README.md", summary, st);
 }
 
 static int put_tokenizer(const struct plm_model *m, const struct model_card *card, const char *dir, struct export_summary *summary,
@@ -281,6 +305,8 @@ int export_hf(const struct plm_model *m, const struct model_card *card, enum dty
         code = put_tokenizer(m, card, temporary, summary, st);
     if (!code)
         code = put_weights(m, type, shard_bytes, temporary, summary, st);
+    if (!code)
+        code = put_readme(temporary, summary, st);
     if (!code)
         code = directory_sync(temporary, st);
     if (!code && rename(temporary, dir) != 0)

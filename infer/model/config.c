@@ -1,11 +1,13 @@
 #include "infer/model/config.h"
-#include "infer/format/json.h"
 
 #include <limits.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "infer/format/json.h"
+#include "infer/model/config_keys.h"
 
 #define FIELD(name, gguf_key, is_float, required) \
     {#name, gguf_key, offsetof(struct model_config, name), is_float, required}
@@ -117,59 +119,16 @@ static int read_field(struct model_config *c, const struct model_config_field *f
     return PLM_OK;
 }
 
-/* `key` must be absent, null or the string `want`. */
-static int want_string(const struct json_value *root, const char *key, const char *want, const char *where, struct plm_status *st)
-{
-    const struct json_value *v = json_get(root, key);
-    const char *found = json_as_string(v, NULL);
-    if (json_typeof(v) == JSON_NULL || (found && strcmp(found, want) == 0))
-        return PLM_OK;
-    return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" is \"%.64s\"; only \"%s\" is supported", where, key,
-                      found ? found : "(not a string)", want);
-}
-
-/* `key` must be absent or the boolean `want`. */
-static int want_bool(const struct json_value *root, const char *key, bool want, const char *where, struct plm_status *st)
-{
-    const struct json_value *v = json_get(root, key);
-    bool found;
-    if (json_typeof(v) == JSON_NULL || (json_as_bool(v, &found) && found == want))
-        return PLM_OK;
-    return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" must be %s: other models are not supported", where, key,
-                      want ? "true" : "false");
-}
-
-static int want_null(const struct json_value *root, const char *key, const char *where, struct plm_status *st)
-{
-    if (json_typeof(json_get(root, key)) == JSON_NULL)
-        return PLM_OK;
-    return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" is set; only models without it are supported", where, key);
-}
-
 /* What makes a configuration another architecture than PLM. */
 static int check_architecture(const struct json_value *root, const char *where, struct plm_status *st)
 {
     if (json_typeof(json_get(root, "model_type")) == JSON_NULL)
         return status_set(st, PLM_EFORMAT, "%s: \"model_type\" is missing; expected \"plm\"", where);
-    int code = want_string(root, "model_type", "plm", where, st);
-    if (!code)
-        code = want_string(root, "hidden_act", "relu2", where, st);
-    if (!code)
-        code = want_bool(root, "tie_word_embeddings", true, where, st);
-    if (!code)
-        code = want_bool(root, "attention_bias", false, where, st);
-    if (!code)
-        code = want_bool(root, "rope_interleave", true, where, st);
-    if (!code)
-        code = want_null(root, "q_lora_rank", where, st);
-    return code;
-}
-
-/* What says how rotary embeddings are scaled: rope_parameters, else rope_scaling; NULL when neither is an object. */
-static const struct json_value *rope_section(const struct json_value *root)
-{
-    const struct json_value *parameters = json_get(root, "rope_parameters"), *scaling = json_get(root, "rope_scaling");
-    return json_typeof(parameters) == JSON_OBJECT ? parameters : json_typeof(scaling) == JSON_OBJECT ? scaling : NULL;
+    const char *type = json_as_string(json_get(root, "model_type"), NULL);
+    if (!type || strcmp(type, "plm") != 0)
+        return status_set(st, PLM_EUNSUPPORTED, "%s: \"model_type\" is \"%.64s\"; only \"plm\" is supported", where,
+                          type ? type : "(not a string)");
+    return config_check_keys(root, where, st);
 }
 
 /* Every key there must be one that is applied, or says nothing. */
@@ -223,7 +182,10 @@ static int read_yarn(struct rope_scaling *s, const struct json_value *section, i
         code = status_set(st, PLM_EFORMAT, "%s: rotary setting \"truncate\" must be true or false", where);
     if (code)
         return code;
-    const double factor = (double)s->factor, both = m != 0 && m_all != 0;
+    if (s->factor == 0 && json_typeof(json_get(section, "original_max_position_embeddings")) != JSON_NULL && original > 0)
+        s->factor = (float)context / original; /* as transformers has it */
+    const double factor = (double)s->factor;
+    const bool both = m != 0 && m_all != 0;
     s->mix = 1;
     s->untruncated = !truncate;
     s->original = original >= 1 && original < 1e9f ? (int)original : 0;
@@ -233,31 +195,48 @@ static int read_yarn(struct rope_scaling *s, const struct json_value *section, i
     return PLM_OK;
 }
 
-static int read_rope_scaling(struct model_config *c, const struct json_value *root, const char *where, struct plm_status *st)
+/* One of the two objects that say how rotary embeddings are scaled. */
+static int read_rope_section(struct rope_scaling *s, float *theta, const struct json_value *section, const struct model_config *c,
+                             const char *where, struct plm_status *st)
 {
-    const struct json_value *section = rope_section(root), *partial = json_get(root, "partial_rotary_factor");
-    double one;
-    if (json_typeof(partial) != JSON_NULL && !(json_as_number(partial, &one) && one == 1))
-        return status_set(st, PLM_EUNSUPPORTED, "%s: \"partial_rotary_factor\" other than 1 is not supported", where);
-    if (!section)
-        return json_typeof(json_get(root, "rope_parameters")) == JSON_NULL && json_typeof(json_get(root, "rope_scaling")) == JSON_NULL
-                   ? PLM_OK
-                   : status_set(st, PLM_EFORMAT, "%s: \"rope_parameters\" and \"rope_scaling\" must be objects", where);
     const struct json_value *v = json_get(section, "rope_type");
     v = json_typeof(v) != JSON_NULL ? v : json_get(section, "type");
     const char *type = json_typeof(v) == JSON_NULL ? "default" : json_as_string(v, NULL);
-    struct rope_scaling *s = &c->rope_scaling;
     if (!type || (strcmp(type, "default") && strcmp(type, "linear") && strcmp(type, "yarn")))
         return status_set(st, PLM_EUNSUPPORTED, "%s: rotary scaling \"%.64s\" is not supported; default, linear and yarn are", where,
                           type ? type : "(not a string)");
     int code = check_rope_keys(section, where, st);
+    if (!code)
+        code = rope_number(section, "rope_theta", (double)*theta, theta, where, st);
     if (code || !strcmp(type, "default"))
         return code;
     s->type = !strcmp(type, "yarn") ? ROPE_YARN : ROPE_LINEAR;
     code = rope_number(section, "factor", 0, &s->factor, where, st);
-    if (!code && s->type == ROPE_YARN)
-        code = read_yarn(s, section, c->max_position_embeddings, where, st);
-    return code;
+    return code || s->type == ROPE_LINEAR ? code : read_yarn(s, section, c->max_position_embeddings, where, st);
+}
+
+/* "rope_parameters" and its older name, which must not say different things. A base there goes before the one beside them. */
+static int read_rope(struct model_config *c, const struct json_value *root, const char *where, struct plm_status *st)
+{
+    static const char *const names[] = {"rope_parameters", "rope_scaling"};
+    struct rope_scaling found[2] = {0};
+    float theta[2] = {NAN, NAN}; /* NaN: not given */
+    for (int i = 0; i < 2; i++) {
+        const struct json_value *section = json_get(root, names[i]);
+        if (json_typeof(section) == JSON_NULL)
+            continue;
+        if (json_typeof(section) != JSON_OBJECT)
+            return status_set(st, PLM_EFORMAT, "%s: \"%s\" must be an object", where, names[i]);
+        const int code = read_rope_section(&found[i], &theta[i], section, c, where, st);
+        if (code)
+            return code;
+    }
+    if ((found[0].type && found[1].type && memcmp(&found[0], &found[1], sizeof found[0]) != 0) ||
+        (!isnan(theta[0]) && !isnan(theta[1]) && theta[0] != theta[1]))
+        return status_set(st, PLM_EFORMAT, "%s: \"rope_parameters\" and \"rope_scaling\" say different things; leave one of them out", where);
+    c->rope_scaling = found[found[0].type ? 0 : 1];
+    c->rope_theta = !isnan(theta[0]) ? theta[0] : !isnan(theta[1]) ? theta[1] : c->rope_theta;
+    return PLM_OK;
 }
 
 static int read_config(struct model_config *c, const struct json_value *root, const char *where, struct plm_status *st)
@@ -269,17 +248,18 @@ static int read_config(struct model_config *c, const struct json_value *root, co
     for (int i = 0; i < model_config_n_fields && !code; i++) {
         const struct model_config_field *field = &model_config_fields[i];
         const struct json_value *v = json_get(root, field->name);
-        if (!strcmp(field->name, "rope_theta") && json_typeof(json_get(rope_section(root), field->name)) != JSON_NULL)
-            v = json_get(rope_section(root), field->name);
         if (json_typeof(v) != JSON_NULL)
             code = read_field(c, field, v, where, st);
         else if (field->required)
             code = status_set(st, PLM_EFORMAT, "%s: \"%s\" is missing", where, field->name);
     }
     if (!code)
-        code = read_rope_scaling(c, root, where, st);
-    const struct json_value *kv_heads = json_get(root, "num_key_value_heads");
+        code = read_rope(c, root, where, st);
+    const struct json_value *kv_heads = json_get(root, "num_key_value_heads"), *qk = json_get(root, "qk_head_dim");
     int64_t n;
+    if (!code && json_typeof(qk) != JSON_NULL && (!json_as_integer(qk, &n) || n != c->qk_nope_head_dim + c->qk_rope_head_dim))
+        code = status_set(st, PLM_EUNSUPPORTED, "%s: \"qk_head_dim\" must equal qk_nope_head_dim + qk_rope_head_dim (%d)", where,
+                          c->qk_nope_head_dim + c->qk_rope_head_dim);
     if (!code && json_typeof(kv_heads) != JSON_NULL && (!json_as_integer(kv_heads, &n) || n != c->num_attention_heads))
         code = status_set(st, PLM_EUNSUPPORTED, "%s: \"num_key_value_heads\" must equal num_attention_heads (%d)", where,
                           c->num_attention_heads);

@@ -68,8 +68,8 @@ static void test_rope_scaling(void **state)
     static const char yarn[] = "{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":1024,\"rope_theta\":500.0}";
     char text[1024];
     struct model_config c, again;
-    /* rope_parameters goes before what stands beside it */
-    snprintf(text, sizeof text, "{" PLM ",\"rope_theta\":7,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},\"rope_parameters\":%s}", yarn);
+    /* a base there goes before the one beside it, and what scales before what does not */
+    snprintf(text, sizeof text, "{" PLM ",\"rope_theta\":7,\"rope_parameters\":{\"rope_type\":\"default\"},\"rope_scaling\":%s}", yarn);
     assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
     const struct rope_scaling *s = &c.rope_scaling;
     assert_true(c.rope_theta == 500 && s->type == ROPE_YARN && s->factor == 4 && s->original == 1024 && s->beta_fast == 32 && s->beta_slow == 1);
@@ -132,8 +132,20 @@ static void test_bad(void **state)
         {"{" PLM ",\"rope_scaling\":{\"rope_type\":\"longrope\"}}", PLM_EUNSUPPORTED, "\"longrope\" is not supported; default, linear and yarn are"},
         {"{" PLM ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}}", PLM_EFORMAT, "rotary scaling (linear) by 0.5"},
         {"{" PLM ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"low_freq_factor\":1}}", PLM_EUNSUPPORTED, "\"low_freq_factor\" is not supported"},
-        {"{" PLM ",\"rope_scaling\":\"yarn\"}", PLM_EFORMAT, "must be objects"},
-        {"{" PLM ",\"partial_rotary_factor\":0.5}", PLM_EUNSUPPORTED, "\"partial_rotary_factor\" other than 1"},
+        {"{" PLM ",\"rope_scaling\":\"yarn\"}", PLM_EFORMAT, "\"rope_scaling\" must be an object"},
+        {"{" PLM ",\"rope_parameters\":{\"rope_theta\":[]}}", PLM_EFORMAT, "\"rope_theta\" must be a number"},
+        {"{" PLM ",\"rope_parameters\":{\"rope_theta\":-5}}", PLM_EFORMAT, "rope_theta is -5"},
+        {"{" PLM ",\"rope_parameters\":{\"type\":\"linear\",\"factor\":2},\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}}", PLM_EFORMAT,
+         "say different things"},
+        {"{" PLM ",\"rope_parameters\":{\"rope_theta\":2},\"rope_scaling\":{\"rope_theta\":3}}", PLM_EFORMAT, "say different things"},
+        {"{" PLM ",\"partial_rotary_factor\":0.5}", PLM_EUNSUPPORTED, "\"partial_rotary_factor\" must be 1"},
+        {"{" PLM ",\"n_routed_experts\":64}", PLM_EUNSUPPORTED, "\"n_routed_experts\" must be 0"},
+        {"{" PLM ",\"quantization_config\":{\"bits\":4}}", PLM_EUNSUPPORTED, "\"quantization_config\" is set"},
+        {"{" PLM ",\"attn_logit_softcapping\":30.0}", PLM_EUNSUPPORTED, "\"attn_logit_softcapping\" is set"},
+        {"{" PLM ",\"sliding_window\":128}", PLM_EUNSUPPORTED, "\"sliding_window\" is set"},
+        {"{" PLM ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", PLM_EUNSUPPORTED, "has \"sliding_attention\""},
+        {"{" PLM ",\"mlp_bias\":true}", PLM_EUNSUPPORTED, "\"mlp_bias\" must be false"},
+        {"{" PLM ",\"qk_head_dim\":32}", PLM_EUNSUPPORTED, "\"qk_head_dim\" must equal"},
         {"{" PLM ",\"hidden_act\":\"silu\"}", PLM_EUNSUPPORTED, "\"hidden_act\" is \"silu\"; only \"relu2\""},
         {"{" PLM ",\"num_key_value_heads\":2}", PLM_EUNSUPPORTED, "\"num_key_value_heads\" must equal num_attention_heads (4)"},
     };

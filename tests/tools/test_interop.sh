@@ -28,8 +28,11 @@ assert config["architectures"] == ["PLMForCausalLM"] and config["model_type"] ==
 assert config["hidden_act"] == "relu2" and config["rope_theta"] == 100000.0 and config["rms_norm_eps"] == 1e-6 and config["rope_interleave"] is True
 words = {t["content"]: int(i) for i, t in tokenizer["added_tokens_decoder"].items()}
 assert tokenizer["eos_token"] == "<|endoftext|>" and config["eos_token_id"] == words["<|endoftext|>"]
+assert config["auto_map"]["AutoModelForCausalLM"] == "PLM-Team/PLM-1.8B-Instruct--modeling_plm.PLMForCausalLM"
 assert generation["eos_token_id"] == [words["<|im_end|>"], words["<|endoftext|>"]]
 assert tokenizer["chat_template"].startswith("{% for message in messages %}") and "<|im_start|>assistant" in tokenizer["chat_template"]'
+check "... says how transformers loads it" grep -q "trust_remote_code=True.*README.md" wrote.out
+check "... and so does its README.md" grep -q 'from_pretrained(".", trust_remote_code=True)' hf/README.md
 write "several files" "$plm" export run --format hf --type f32 --shard-size 60KB --out shards-hf
 check "... prints what it wrote" directory sums shards-hf wrote.out
 check "... the index is right" directory index shards-hf
@@ -98,6 +101,7 @@ done
 
 echo "- GGUF and back"
 write "q8_0" "$plm" export run --type q8_0 --out model-q8_0.gguf
+check "... says what llama.cpp needs" grep -q "llama.cpp needs -fa off" wrote.out
 check "... prints what it wrote" directory sums model-q8_0.gguf wrote.out
 need "quantize" "$plm" quantize run quantized.gguf --type q8_0 --name model-q8_0.gguf
 check "... is the same" cmp quantized.gguf model-q8_0.gguf

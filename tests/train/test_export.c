@@ -225,14 +225,14 @@ static void directories_hold_the_same_weights(void **state)
     const struct model_card none = {.eos = -1, .turn_end = -1};
     write_random_model(&c, DTYPE_BF16, dir, sizeof dir);
 
-    assert_int_equal(write_hf(dir, DTYPE_F32, 0, "hf"), 3); /* without a tokenizer: two of JSON, one of weights */
+    assert_int_equal(write_hf(dir, DTYPE_F32, 0, "hf"), 4); /* without a tokenizer: two of JSON, one of weights, README.md */
     assert_same_weights(dir, "hf");
-    assert_int_equal(write_hf("hf", DTYPE_BF16, 0, "hf-bf16"), 3);
+    assert_int_equal(write_hf("hf", DTYPE_BF16, 0, "hf-bf16"), 4);
     assert_same_weights(dir, "hf-bf16");
     const int files = write_hf("hf", DTYPE_F32, 40000, "hf-shards");
     assert_true(files > 3 + 2); /* shards, and the index */
     assert_same_weights(dir, "hf-shards");
-    assert_int_equal(write_hf("hf-shards", DTYPE_F32, 1, "hf-single"), 3 + c.num_hidden_layers * 9 + 2); /* a file for every tensor */
+    assert_int_equal(write_hf("hf-shards", DTYPE_F32, 1, "hf-single"), 4 + c.num_hidden_layers * 9 + 2); /* a file for every tensor */
     assert_same_weights("hf-shards", "hf-single");
 
     /* What training starts from. */
@@ -249,7 +249,7 @@ static void directories_hold_the_same_weights(void **state)
     assert_true(export_type_by_name(&type, "q4_0"));
     assert_int_equal(export_gguf(m, &none, &type, "test", "test.gguf", &summary, &st), PLM_OK);
     export_summary_free(&summary);
-    assert_int_equal(write_hf("test.gguf", DTYPE_F32, 0, "hf-q4_0"), 3);
+    assert_int_equal(write_hf("test.gguf", DTYPE_F32, 0, "hf-q4_0"), 4);
     assert_same_weights("test.gguf", "hf-q4_0");
     float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
     logits_of("test.gguf", want);
