@@ -100,6 +100,14 @@ static double product_bytes(const struct plm_model *m, int64_t context, int thre
     return packed * (plain ? threads : 0) + (quantized ? CONVERTED_BYTES * (squares > others ? squares : others) : 0);
 }
 
+/* How rotary positions are scaled, where they are. */
+static void print_rope(const struct rope_scaling *s)
+{
+    if (s->type != ROPE_UNSCALED)
+        printf("  rotary scaling %s, factor %g, cos and sin times %.4g, logits times %.4g\n", rope_scaling_name(s), (double)s->factor,
+               rope_magnitude(s), s->logit_factor > 0 ? (double)s->logit_factor : 1);
+}
+
 /* What a process needs before it computes is taken from this one, which opens the model as any other does: its code and libraries,
  * the tokenizer and the tables. The rest is measured by the layout passes of the engine. */
 static int plan_model(const struct arguments *a, struct plm_status *st)
@@ -127,6 +135,7 @@ static int plan_model(const struct arguments *a, struct plm_status *st)
         const double all = program + tables + weights + caches + buffers;
         printf("%s: %.2f M parameters, context %d, %d sequence%s\n", a->what, (double)model->table.parameters / 1e6, context, a->batch,
                a->batch == 1 ? "" : "s");
+        print_rope(&model->config.rope_scaling);
         line("weights (mapped)", weights);
         line("caches", caches);
         line("buffers", buffers);

@@ -21,9 +21,9 @@ int kv_method_parse(struct kv_method *m, const char *name, enum dtype type, stru
     for (const char *p = name + length; *p;) {
         const size_t n = strcspn(++p, ":");
         snprintf(part, sizeof part, "%.*s", (int)(n < sizeof part ? n : sizeof part - 1), p);
-        const enum dtype t = !strcmp(part, "f32")    ? DTYPE_F32
-                             : !strcmp(part, "f16")  ? DTYPE_F16
-                             : !strcmp(part, "q8_0") ? DTYPE_Q8_0
+        const enum dtype t = !strcasecmp(part, "f32")    ? DTYPE_F32
+                             : !strcasecmp(part, "f16")  ? DTYPE_F16
+                             : !strcasecmp(part, "q8_0") ? DTYPE_Q8_0
                                                      : DTYPE_COUNT;
         if (t != DTYPE_COUNT)
             m->type = t;

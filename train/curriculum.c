@@ -24,6 +24,21 @@ static double short_double(float x)
     return strtod(text, NULL);
 }
 
+/* "rope_scaling" or "rope_parameters" of the model, as config.json has them. */
+static void read_rope(struct run_config *c, struct section *s)
+{
+    const bool has_scaling = section_has(s, "rope_scaling"), has_parameters = section_has(s, "rope_parameters");
+    struct plm_status st = {0};
+    if (!s->object || (!has_scaling && !has_parameters))
+        return;
+    char *text = json_dumps(s->object, 0);
+    const int code = text ? model_config_rope_from_json(&c->model, text, strlen(text), "model", &st)
+                          : status_no_memory(&st, 0, "the model's settings");
+    free(text);
+    if (code)
+        section_error(s, NULL, "%s", st.message);
+}
+
 static void read_model(struct run_config *c, struct section *root)
 {
     struct section s = section_object(root, "model");
@@ -42,6 +57,7 @@ static void read_model(struct run_config *c, struct section *root)
             *(int *)field = (int)section_int(&s, f->name, value, 1, INT_MAX);
         }
     }
+    read_rope(c, &s);
     struct plm_status st = {0};
     if (!settings_failed(c->settings) && model_config_check(&c->model, "model", &st))
         section_error(root, NULL, "%s", st.message);

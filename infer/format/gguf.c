@@ -516,6 +516,12 @@ bool gguf_has(const struct gguf *g, const char *key)
     return entry_find(g, key) != NULL;
 }
 
+const char *gguf_key(const struct gguf *g, size_t i, size_t *length)
+{
+    *length = i < g->n_entries ? g->entries[i].key_length : 0;
+    return i < g->n_entries ? g->entries[i].key : NULL;
+}
+
 static int fail_missing(const struct gguf *g, const char *key, const char *expected, struct plm_status *st)
 {
     return status_set(st, PLM_EFORMAT, "'%s': key '%s' is missing; expected %s", g->path, key, expected);

@@ -29,6 +29,8 @@ int gguf_open(struct gguf **out, const char *path, struct plm_status *st);
 void gguf_close(struct gguf *g);
 
 bool gguf_has(const struct gguf *g, const char *key);
+/* The i-th key in sorted order, not NUL-terminated; NULL beyond the last. */
+const char *gguf_key(const struct gguf *g, size_t i, size_t *length);
 /* Scalars convert between widths when the value fits (a bool reads as 0 or 1 in gguf_get_u64, an integer as a number in
  * gguf_get_f64). PLM_EFORMAT otherwise; the message names the key, what was found, what was expected. A string is in the
  * mapping and not NUL-terminated. */

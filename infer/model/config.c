@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/log.h"
 #include "infer/format/json.h"
 #include "infer/model/config_keys.h"
 
@@ -49,7 +50,7 @@ static int check_range(const char *where, const char *name, int64_t value, int64
     return status_set(st, PLM_EFORMAT, "%s: %s is %lld; expected 1 to %lld", where, name, (long long)value, (long long)max);
 }
 
-static int check_rope_scaling(const struct rope_scaling *s, const char *where, struct plm_status *st)
+static int check_rope_scaling(const struct rope_scaling *s, float theta, const char *where, struct plm_status *st)
 {
     if (s->type == ROPE_UNSCALED)
         return s->magnitude >= 0 && isfinite(s->magnitude) ? PLM_OK : status_set(st, PLM_EFORMAT, "%s: a rotary attention factor of %g", where, (double)s->magnitude);
@@ -57,6 +58,8 @@ static int check_rope_scaling(const struct rope_scaling *s, const char *where, s
         return status_set(st, PLM_EFORMAT, "%s: rotary scaling (%s) by %g; expected a factor of 1 or more", where, rope_scaling_name(s), (double)s->factor);
     if (!(s->magnitude >= 0) || !isfinite(s->magnitude) || !(s->logit_factor >= 0) || !isfinite(s->logit_factor))
         return status_set(st, PLM_EFORMAT, "%s: a rotary attention factor of %g", where, (double)s->magnitude);
+    if (s->type == ROPE_YARN && !(theta > 1))
+        return status_set(st, PLM_EFORMAT, "%s: rope_theta is %g; YaRN wants one above 1", where, (double)theta);
     if (s->type == ROPE_YARN && (s->original < 1 || !(s->beta_fast > 0) || !(s->beta_slow > 0) || !(s->beta_fast > s->beta_slow) || !(s->mix >= 0 && s->mix <= 1)))
         return status_set(st, PLM_EFORMAT, "%s: YaRN wants an original context above 0 and beta_fast (%g) above beta_slow (%g)", where, (double)s->beta_fast,
                           (double)s->beta_slow);
@@ -100,7 +103,7 @@ int model_config_check(const struct model_config *c, const char *where, struct p
     if (!(c->initializer_range >= 0) || !isfinite(c->initializer_range))
         return status_set(st, PLM_EFORMAT, "%s: initializer_range is %g; expected zero or more", where,
                           (double)c->initializer_range);
-    return check_rope_scaling(&c->rope_scaling, where, st);
+    return check_rope_scaling(&c->rope_scaling, c->rope_theta, where, st);
 }
 
 static int read_field(struct model_config *c, const struct model_config_field *field, const struct json_value *v,
@@ -162,9 +165,10 @@ static int rope_number(const struct json_value *section, const char *key, double
 /* YaRN's scale of attention (section 3.4 of the paper), as transformers and DeepSeek's models have it. */
 static double yarn_scale(double factor, double m) { return factor <= 1 ? 1 : 0.1 * m * log(factor) + 1; }
 
-static int read_yarn(struct rope_scaling *s, const struct json_value *section, int context, const char *where, struct plm_status *st)
+/* m_all: mscale_all_dim, or 0. */
+static int read_yarn(struct rope_scaling *s, const struct json_value *section, int context, float m_all, const char *where, struct plm_status *st)
 {
-    float original, attention, m, m_all;
+    float original, attention, m;
     bool truncate = true;
     const struct json_value *v = json_get(section, "truncate");
     int code = rope_number(section, "original_max_position_embeddings", context, &original, where, st);
@@ -176,8 +180,6 @@ static int read_yarn(struct rope_scaling *s, const struct json_value *section, i
         code = rope_number(section, "attention_factor", 0, &attention, where, st);
     if (!code)
         code = rope_number(section, "mscale", 0, &m, where, st);
-    if (!code)
-        code = rope_number(section, "mscale_all_dim", 0, &m_all, where, st);
     if (!code && json_typeof(v) != JSON_NULL && !json_as_bool(v, &truncate))
         code = status_set(st, PLM_EFORMAT, "%s: rotary setting \"truncate\" must be true or false", where);
     if (code)
@@ -191,8 +193,16 @@ static int read_yarn(struct rope_scaling *s, const struct json_value *section, i
     s->original = original >= 1 && original < 1e9f ? (int)original : 0;
     s->magnitude = attention != 0 ? attention
                  : (float)(both ? yarn_scale(factor, (double)m) / yarn_scale(factor, (double)m_all) : yarn_scale(factor, 1));
-    s->logit_factor = m_all != 0 ? (float)(yarn_scale(factor, (double)m_all) * yarn_scale(factor, (double)m_all)) : 0;
     return PLM_OK;
+}
+
+/* Keys of YaRN beside another type: transformers leaves them out too. */
+static void note_unused(const struct json_value *section, const char *where)
+{
+    static const char *const of_yarn[] = {"original_max_position_embeddings", "attention_factor", "mscale", "beta_fast", "beta_slow", "truncate"};
+    for (size_t i = 0; i < sizeof of_yarn / sizeof *of_yarn; i++)
+        if (json_typeof(json_get(section, of_yarn[i])) != JSON_NULL)
+            log_info("%s: rotary setting \"%s\" is left out: linear scaling does not use it", where, of_yarn[i]);
 }
 
 /* One of the two objects that say how rotary embeddings are scaled. */
@@ -211,8 +221,17 @@ static int read_rope_section(struct rope_scaling *s, float *theta, const struct 
     if (code || !strcmp(type, "default"))
         return code;
     s->type = !strcmp(type, "yarn") ? ROPE_YARN : ROPE_LINEAR;
+    float m_all = 0;
     code = rope_number(section, "factor", 0, &s->factor, where, st);
-    return code || s->type == ROPE_LINEAR ? code : read_yarn(s, section, c->max_position_embeddings, where, st);
+    if (!code)
+        code = rope_number(section, "mscale_all_dim", 0, &m_all, where, st);
+    if (!code && s->type == ROPE_YARN)
+        code = read_yarn(s, section, c->max_position_embeddings, m_all, where, st);
+    if (!code && m_all != 0) /* of every scaling, in DeepSeek's attention */
+        s->logit_factor = (float)(yarn_scale((double)s->factor, (double)m_all) * yarn_scale((double)s->factor, (double)m_all));
+    if (!code && s->type == ROPE_LINEAR)
+        note_unused(section, where);
+    return code;
 }
 
 /* "rope_parameters" and its older name, which must not say different things. A base there goes before the one beside them. */
@@ -255,8 +274,11 @@ static int read_config(struct model_config *c, const struct json_value *root, co
     }
     if (!code)
         code = read_rope(c, root, where, st);
-    const struct json_value *kv_heads = json_get(root, "num_key_value_heads"), *qk = json_get(root, "qk_head_dim");
+    const struct json_value *kv_heads = json_get(root, "num_key_value_heads"), *qk = json_get(root, "qk_head_dim"), *head = json_get(root, "head_dim");
     int64_t n;
+    if (!code && json_typeof(head) != JSON_NULL && (!json_as_integer(head, &n) || (n != c->qk_rope_head_dim && n != model_qk_head_dim(c))))
+        code = status_set(st, PLM_EUNSUPPORTED, "%s: \"head_dim\" must be qk_rope_head_dim (%d) or the width of a head (%d)", where,
+                          c->qk_rope_head_dim, model_qk_head_dim(c));
     if (!code && json_typeof(qk) != JSON_NULL && (!json_as_integer(qk, &n) || n != c->qk_nope_head_dim + c->qk_rope_head_dim))
         code = status_set(st, PLM_EUNSUPPORTED, "%s: \"qk_head_dim\" must equal qk_nope_head_dim + qk_rope_head_dim (%d)", where,
                           c->qk_nope_head_dim + c->qk_rope_head_dim);
@@ -286,19 +308,34 @@ static void put_rope_scaling(struct json_buffer *b, const struct rope_scaling *s
         json_put_float(b, theta);
         json_printf(b, ", \"factor\": ");
         json_put_float(b, s->factor);
+        /* The logits' factor is said by mscale_all_dim, the attention factor as it is. */
+        const double m = s->logit_factor > 0 && s->factor > 1 ? (sqrt((double)s->logit_factor) - 1) / (0.1 * log((double)s->factor)) : 0;
+        if (m > 0) {
+            json_printf(b, ", \"mscale_all_dim\": ");
+            json_put_float(b, (float)m);
+        }
         if (s->type == ROPE_YARN) {
-            /* mscale_all_dim = mscale says the logits' factor; the attention factor is said as it is. */
-            const double m = s->logit_factor > 0 && s->factor > 1 ? (sqrt((double)s->logit_factor) - 1) / (0.1 * log((double)s->factor)) : 0;
             json_printf(b, ", \"original_max_position_embeddings\": %d, \"truncate\": %s", s->original, s->untruncated ? "false" : "true");
             const struct { const char *key; float value; } numbers[] = {{"beta_fast", s->beta_fast}, {"beta_slow", s->beta_slow},
-                {"attention_factor", (float)rope_magnitude(s)}, {"mscale_all_dim", (float)m}};
-            for (int k = 0; k < (m > 0 ? 4 : 3); k++) {
+                {"attention_factor", (float)rope_magnitude(s)}};
+            for (int k = 0; k < 3; k++) {
                 json_printf(b, ", \"%s\": ", numbers[k].key);
                 json_put_float(b, numbers[k].value);
             }
         }
         json_printf(b, "},\n");
     }
+}
+
+int model_config_rope_from_json(struct model_config *c, const char *text, size_t length, const char *where, struct plm_status *st)
+{
+    struct json_doc *doc;
+    int code = json_parse(&doc, text, length, where, st);
+    if (code)
+        return code;
+    code = read_rope(c, json_root(doc), where, st);
+    json_free(doc);
+    return code;
 }
 
 char *model_config_to_json(const struct model_config *c)

@@ -55,6 +55,9 @@ static inline int model_latent_dim(const struct model_config *c) { return c->kv_
  * "rope_scaling" and a "rope_theta" beside them; "rope_type" (or "type") default, linear and yarn are applied, others are refused. */
 int model_config_from_json(struct model_config *c, const char *text, size_t length, const char *where, struct plm_status *st);
 
+/* Only the rotary settings of such an object, which a run configuration has too; c has the context that they relate to. */
+int model_config_rope_from_json(struct model_config *c, const char *text, size_t length, const char *where, struct plm_status *st);
+
 /* config.json text in the Hugging Face layout, malloc'ed; the caller frees. NULL when out of memory. */
 char *model_config_to_json(const struct model_config *c);
 

@@ -42,7 +42,7 @@ static int get_f32(const struct gguf *g, const char *key, float *out, struct plm
 static int read_rope_scaling(struct model_config *c, const struct gguf *g, struct plm_status *st)
 {
     struct rope_scaling *s = &c->rope_scaling;
-    float factor = 0, attention = 1, yarn_attention = 1, log_multiplier = 0, ext = 1;
+    float factor = 0, attention = 1, yarn_attention = 1, log_multiplier = 0, ext = -1; /* below 0: as the type has it */
     const char *name = "linear";
     size_t length = 6;
     s->beta_fast = 32, s->beta_slow = 1;
@@ -64,30 +64,93 @@ static int read_rope_scaling(struct model_config *c, const struct gguf *g, struc
         code = get_int(g, "plm.rope.scaling.original_context_length", &s->original, st);
     if (code)
         return code;
-    s->factor = factor == 0 ? 1 : factor;
-    s->mix = ext;
-    s->type = yarn ? ROPE_YARN : linear && s->factor != 1 ? ROPE_LINEAR : ROPE_UNSCALED;
-    s->magnitude = yarn ? attention * yarn_attention * (ext != 0 ? 1 + 0.1f * logf(s->factor) : 1) : attention;
-    if (s->type != ROPE_YARN) {
-        const float magnitude = s->magnitude == 1 ? 0 : s->magnitude;
-        *s = s->type == ROPE_LINEAR ? (struct rope_scaling){.type = ROPE_LINEAR, .factor = s->factor, .magnitude = magnitude}
-                                    : (struct rope_scaling){.magnitude = magnitude};
+    s->original = s->original ? s->original : c->max_position_embeddings;
+    s->factor = none || factor == 0 ? 1 : factor;
+    s->mix = ext >= 0 ? ext : yarn;
+    if (s->mix != 0 && s->mix != 1)
+        return status_set(st, PLM_EUNSUPPORTED, "plm.rope.scaling.yarn_ext_factor is %g; 0 and 1 are supported", (double)ext);
+    if (s->mix == 1 && yarn_attention != 1)
+        return status_set(st, PLM_EUNSUPPORTED, "plm.rope.scaling.yarn_attn_factor is %g, which llama.cpp derives from the factor; expected 1",
+                          (double)yarn_attention);
+    if (!(s->factor >= 1))
+        return status_set(st, PLM_EFORMAT, "plm.rope.scaling.factor is %g; expected 1 or more", (double)s->factor);
+    s->magnitude = attention * (s->mix == 1 ? 1 + 0.1f * logf(s->factor) : yarn_attention);
+    if (!(s->magnitude > 0))
+        return status_set(st, PLM_EFORMAT, "plm.rope.scaling.attn_factor is %g; expected a positive number", (double)attention);
+    s->type = s->mix == 1 ? ROPE_YARN : s->factor != 1 ? ROPE_LINEAR : ROPE_UNSCALED;
+    if (s->type == ROPE_LINEAR && s->magnitude != 1)
+        return status_set(st, PLM_EUNSUPPORTED, "plm.rope.scaling.attn_factor is %g with linear scaling; expected 1: config.json has no word for it",
+                          (double)s->magnitude);
+    if (s->type == ROPE_UNSCALED && s->magnitude != 1)
+        s->type = ROPE_YARN, s->mix = 1; /* of factor 1: every frequency stays, and config.json can say it */
+    else if (s->type != ROPE_YARN)
+        *s = (struct rope_scaling){.type = s->type, .factor = s->type == ROPE_LINEAR ? s->factor : 0};
+    return PLM_OK;
+}
+
+/* A key that must have the one value a PLM has (or another that says the same). */
+static int check_value(const struct gguf *g, const char *key, const char *name, bool *known, struct plm_status *st)
+{
+    static const struct {
+        const char *name;
+        double value, also;
+    } fixed[] = {{"attention.q_lora_rank", 0, 0}, {"attention.causal", 1, 1}, {"attention.sliding_window", 0, 0}, {"attention.scale", 0, 0},
+                 {"attention.logit_softcapping", 0, 0}, {"attention.clamp_kqv", 0, 0}, {"attention.max_alibi_bias", 0, 0},
+                 {"attention.temperature_length", 0, 0}, {"attention.layer_norm_epsilon", 0, 0}, {"attn_logit_softcapping", 0, 0},
+                 {"final_logit_softcapping", 0, 0}, {"logit_scale", 0, 1}, {"embedding_scale", 0, 1}, {"residual_scale", 0, 1},
+                 {"expert_count", 0, 0}, {"expert_used_count", 0, 0}, {"expert_shared_count", 0, 0}, {"leading_dense_block_count", 0, 0},
+                 {"nextn_predict_layers", 0, 0}, {"use_parallel_residual", 0, 0}, {"pooling_type", 0, 0}};
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+        double value = 0;
+        uint64_t flag = 0;
+        if (strcmp(fixed[i].name, name) != 0)
+            continue;
+        *known = true;
+        int code = gguf_get_u64(g, key, &flag, NULL) == PLM_OK ? PLM_OK : gguf_get_f64(g, key, &value, st);
+        value += (double)flag;
+        if (!code && value != fixed[i].value && value != fixed[i].also)
+            code = status_set(st, PLM_EUNSUPPORTED, "%s is set, to %g; a PLM has no such setting, and it is not applied here", key, value);
+        return code;
     }
     return PLM_OK;
 }
 
-/* Keys of the architecture that are not read must not change what is computed. */
+/* Keys of the architecture that are read in this file or elsewhere, or change nothing whatever they are. */
+static bool is_known(const char *name)
+{
+    static const char *const names[] = {"rope.scale_linear", "rope.scaling.type", "rope.scaling.factor", "rope.scaling.attn_factor",
+        "rope.scaling.original_context_length", "rope.scaling.finetuned", "rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_ext_factor",
+        "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "attention.key_length",
+        "attention.value_length", "attention.head_count_kv", "tensor_data_layout", "end_token_ids"};
+    static const char *const begins[] = {"tokenizer.", "chat_template", "refine_template"};
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
+        if (strncmp(name, begins[i], strlen(begins[i])) == 0)
+            return true;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    for (int i = 0; i < model_config_n_fields; i++)
+        if (model_config_fields[i].gguf_key && strcmp(name, model_config_fields[i].gguf_key) == 0)
+            return true;
+    return false;
+}
+
+/* Keys of the architecture that are not read must not change what is computed; of unknown ones nobody can say. */
 static int check_keys(const struct gguf *g, struct plm_status *st)
 {
-    static const char *const refused[] = {"attention.q_lora_rank", "attention.sliding_window", "attention.scale", "attention.logit_softcapping",
-        "attn_logit_softcapping", "final_logit_softcapping", "logit_scale", "embedding_scale", "residual_scale", "attention.clamp_kqv",
-        "attention.max_alibi_bias", "expert_count", "attention.layer_norm_epsilon", "rope.scaling.attn_factors", "attention.temperature_length"};
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        char key[96];
-        double value = 1;
-        snprintf(key, sizeof key, "plm.%s", refused[i]);
-        if (gguf_has(g, key) && !(gguf_get_f64(g, key, &value, NULL) == PLM_OK && value == 0))
-            return status_set(st, PLM_EUNSUPPORTED, "%s is set; a PLM has no such setting, and it is not applied here", key);
+    const char *at;
+    size_t length;
+    for (size_t i = 0; (at = gguf_key(g, i, &length)); i++) {
+        char key[128];
+        if (length < 5 || memcmp(at, "plm.", 4) != 0)
+            continue;
+        snprintf(key, sizeof key, "%.*s", (int)(length < sizeof key ? length : sizeof key - 1), at);
+        bool known = is_known(key + 4);
+        int code = check_value(g, key, key + 4, &known, st);
+        if (!code && !known)
+            code = status_set(st, PLM_EUNSUPPORTED, "key '%s' is not known, and may change what is computed; remove it if it does not", key);
+        if (code)
+            return code;
     }
     return PLM_OK;
 }

@@ -91,6 +91,15 @@ static void test_rope_scaling(void **state)
     snprintf(text, sizeof text, "{" PLM ",\"rope_scaling\":{\"type\":\"linear\",\"rope_type\":null,\"factor\":3}}");
     assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
     assert_true(s->type == ROPE_LINEAR && s->factor == 3);
+    /* DeepSeek's attention scales the logits whatever the type, and what is written says so */
+    snprintf(text, sizeof text, "{" PLM ",\"head_dim\":8,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4,\"mscale_all_dim\":0.7,\"beta_fast\":3}}");
+    assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
+    assert_float_equal(s->logit_factor, pow(0.07 * log(4) + 1, 2), 1e-6);
+    assert_true(s->magnitude == 0 && s->beta_fast == 0);
+    json = model_config_to_json(&c);
+    assert_int_equal(model_config_from_json(&again, json, strlen(json), "again.json", NULL), PLM_OK);
+    assert_float_equal(again.rope_scaling.logit_factor, s->logit_factor, 1e-6);
+    free(json);
     static const char *const none[] = {"\"rope_scaling\":null", "\"rope_parameters\":null,\"rope_theta\":null", "\"rope_scaling\":{\"rope_type\":\"default\"}",
         "\"rope_scaling\":{}", "\"attention_bias\":null,\"tie_word_embeddings\":null,\"partial_rotary_factor\":1.0"};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
@@ -146,6 +155,8 @@ static void test_bad(void **state)
         {"{" PLM ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", PLM_EUNSUPPORTED, "has \"sliding_attention\""},
         {"{" PLM ",\"mlp_bias\":true}", PLM_EUNSUPPORTED, "\"mlp_bias\" must be false"},
         {"{" PLM ",\"qk_head_dim\":32}", PLM_EUNSUPPORTED, "\"qk_head_dim\" must equal"},
+        {"{" PLM ",\"rope_theta\":1,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2}}", PLM_EFORMAT, "YaRN wants one above 1"},
+        {"{" PLM ",\"head_dim\":64}", PLM_EUNSUPPORTED, "\"head_dim\" must be qk_rope_head_dim (8)"},
         {"{" PLM ",\"hidden_act\":\"silu\"}", PLM_EUNSUPPORTED, "\"hidden_act\" is \"silu\"; only \"relu2\""},
         {"{" PLM ",\"num_key_value_heads\":2}", PLM_EUNSUPPORTED, "\"num_key_value_heads\" must equal num_attention_heads (4)"},
     };

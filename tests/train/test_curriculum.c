@@ -229,6 +229,21 @@ static void bad_input(void **state)
     run_config_free(&c);
 }
 
+static void rope_scaling_of_a_new_model(void **state)
+{
+    (void)state;
+    const char *run = RUN(STEPS, ALL);
+    struct run_config c = good(run, "model.rope_scaling={\"rope_type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":16}");
+    assert_true(c.model.rope_scaling.type == ROPE_YARN && c.model.rope_scaling.factor == 4 && c.model.rope_scaling.original == 16);
+    run_config_free(&c);
+    c = good(run, "model.rope_parameters={\"rope_type\":\"linear\",\"factor\":2,\"rope_theta\":500}");
+    assert_true(c.model.rope_scaling.type == ROPE_LINEAR && c.model.rope_theta == 500);
+    run_config_free(&c);
+    refuse(run, "model.rope_scaling={\"type\":\"dynamic\",\"factor\":2}", "\"dynamic\"");
+    refuse(run, "model.rope_scaling={\"type\":\"linear\",\"factors\":2}", "\"factors\"");
+    refuse(run, "model.rope_scaling={\"type\":\"linear\"}", "expected a factor");
+}
+
 static void starting_from_a_model(void **state)
 {
     (void)state;
@@ -272,7 +287,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(boundaries), cmocka_unit_test(rates_by_steps), cmocka_unit_test(rates_by_tokens),
         cmocka_unit_test(samples_of_ranks), cmocka_unit_test(uneven_batches), cmocka_unit_test(hash_of_what_is_learned),
-        cmocka_unit_test(bad_input), cmocka_unit_test(starting_from_a_model), cmocka_unit_test(shipped_configurations),
+        cmocka_unit_test(bad_input), cmocka_unit_test(rope_scaling_of_a_new_model), cmocka_unit_test(starting_from_a_model), cmocka_unit_test(shipped_configurations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
