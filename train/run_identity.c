@@ -40,7 +40,8 @@ static void put_value(struct difference *d, const json_t *value)
 
 static void compare(struct difference *d, const char *path, const json_t *before, const json_t *now);
 
-static void compare_member(struct difference *d, const char *path, const char *key, const json_t *before, const json_t *now)
+static void compare_member(struct difference *d, const char *path, const char *key, const json_t *before,
+                           const json_t *now)
 {
     char member[PATH_BYTES];
     snprintf(member, sizeof member, "%s%s%s", path, *path ? "." : "", key);
@@ -54,9 +55,9 @@ static void compare(struct difference *d, const char *path, const json_t *before
     if (json_equal(before, now) || (!before && !now))
         return;
     if (json_is_object(before) && json_is_object(now)) {
-        json_object_foreach((json_t *)before, key, value)
-            compare_member(d, path, key, before, now);
-        json_object_foreach((json_t *)now, key, value) {
+        json_object_foreach((json_t *)before, key, value) compare_member(d, path, key, before, now);
+        json_object_foreach((json_t *)now, key, value)
+        {
             if (!json_object_get(before, key))
                 compare_member(d, path, key, before, now);
         }
@@ -86,24 +87,27 @@ static bool is_one_of(const char *key, const char *const *keys)
     return false;
 }
 
-void json_difference(const json_t *before, const json_t *now, const char *const *keys, const char *const *free_keys, const char *was,
-                     const char *is, char *out, size_t size)
+void json_difference(const json_t *before, const json_t *now, const char *const *keys, const char *const *free_keys,
+                     const char *was, const char *is, char *out, size_t size)
 {
     struct difference d = {.out = out, .size = size, .was = was, .is = is};
     const char *key;
     json_t *value;
     *out = 0;
     for (int side = 0; side < 2; side++)
-        json_object_foreach((json_t *)(side ? now : before), key, value) {
-            if ((!keys || is_one_of(key, keys)) && !is_one_of(key, free_keys) && !(side && json_object_get(before, key)))
+        json_object_foreach((json_t *)(side ? now : before), key, value)
+        {
+            if ((!keys || is_one_of(key, keys)) && !is_one_of(key, free_keys) &&
+                !(side && json_object_get(before, key)))
                 compare_member(&d, "", key, before, now);
         }
     if (d.n > MOST_DIFFERENCES)
         put(&d, "; and %d more", d.n - MOST_DIFFERENCES);
 }
 
-int run_identity_differs(const char *checkpoint, const char *run_dir, const struct settings *settings, const char *const *keys,
-                         const json_t *data_before, const json_t *data_now, struct plm_status *st)
+int run_identity_differs(const char *checkpoint, const char *run_dir, const struct settings *settings,
+                         const char *const *keys, const json_t *data_before, const json_t *data_now,
+                         struct plm_status *st)
 {
     char path[PATH_MAX], what[900] = "";
     char *text = settings ? settings_to_json(settings) : NULL;
@@ -115,17 +119,22 @@ int run_identity_differs(const char *checkpoint, const char *run_dir, const stru
     json_decref(now);
     free(text);
     if (*what)
-        return status_set(st, PLM_EINVAL, "'%s' belongs to a run with another configuration: %s; set it back, or give this run another run_dir",
-                          checkpoint, what);
+        return status_set(
+            st, PLM_EINVAL,
+            "'%s' belongs to a run with another configuration: %s; set it back, or give this run another run_dir",
+            checkpoint, what);
     if (data_before && data_now)
         json_difference(data_before, data_now, NULL, NULL, "was", "is", what, sizeof what);
-    return status_set(st, PLM_EINVAL, "'%s' belongs to a run with other data%s%s (the configuration is the same, but not what its files hold: "
-                      "data, templates or the model it starts from); restore them, or give this run another run_dir",
-                      checkpoint, *what ? ": " : "", what);
+    return status_set(
+        st, PLM_EINVAL,
+        "'%s' belongs to a run with other data%s%s (the configuration is the same, but not what its files hold: "
+        "data, templates or the model it starts from); restore them, or give this run another run_dir",
+        checkpoint, *what ? ": " : "", what);
 }
 
 /* The documents differ: in what. */
-static int differs(const struct comm *comm, const char *what, const char *first, const char *mine, const char *const *free_keys, struct plm_status *st)
+static int differs(const struct comm *comm, const char *what, const char *first, const char *mine,
+                   const char *const *free_keys, struct plm_status *st)
 {
     char difference[700];
     json_t *a = json_loads(first, 0, NULL), *b = json_loads(mine, 0, NULL);
@@ -137,14 +146,17 @@ static int differs(const struct comm *comm, const char *what, const char *first,
     return status_set(st, PLM_EINVAL, "rank %d has another %s than rank 0: %s", comm->rank, what, difference);
 }
 
-int ranks_agree(struct comm *comm, const char *what, const char *text, const char *const *free_keys, struct plm_status *st)
+int ranks_agree(struct comm *comm, const char *what, const char *text, const char *const *free_keys,
+                struct plm_status *st)
 {
     if (comm->size == 1)
         return PLM_OK;
     int64_t bytes = text ? (int64_t)strlen(text) + 1 : 0;
     int code = comm_broadcast(comm, &bytes, sizeof bytes, 0, st);
     char *first = !code && bytes > 0 ? malloc((size_t)bytes) : NULL;
-    int have = code ? code : first || bytes == 0 ? PLM_OK : status_no_memory(st, (size_t)bytes, "what rank 0 was started with");
+    int have = code                  ? code
+               : first || bytes == 0 ? PLM_OK
+                                     : status_no_memory(st, (size_t)bytes, "what rank 0 was started with");
     code = comm_agree(comm, have, st);
     if (!code && bytes > 0) {
         if (comm->rank == 0)
@@ -152,7 +164,9 @@ int ranks_agree(struct comm *comm, const char *what, const char *text, const cha
         code = comm_broadcast(comm, first, (size_t)bytes, 0, st);
     }
     if (!code)
-        code = comm_agree(comm, bytes && text && strcmp(first, text) != 0 ? differs(comm, what, first, text, free_keys, st) : PLM_OK, st);
+        code = comm_agree(
+            comm, bytes && text && strcmp(first, text) != 0 ? differs(comm, what, first, text, free_keys, st) : PLM_OK,
+            st);
     free(first);
     return code;
 }

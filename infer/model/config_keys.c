@@ -55,18 +55,73 @@ static const struct neutral neutral_values[] = {
     {"index_topk", ONLY_NULL},
 };
 
-/* Keys that change nothing in what is computed here: of other programs' business, of training regimes, of texts (read elsewhere), or of
- * parts of the model whose absence is checked above. */
-static const char *const harmless[] = {
-    "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "architectures", "attention_dropout",
-    "attn_implementation", "auto_map", "aux_loss_alpha", "bad_words_ids", "bos_token_id", "cache_implementation", "chunk_size_feed_forward",
-    "decoder_start_token_id", "dtype", "embd_pdrop", "eos_token_id", "ep_size", "experts_per_token", "first_k_dense_replace",
-    "forced_bos_token_id", "forced_eos_token_id", "head_dim", "hidden_dropout", "id2label", "initializer_range", "keys_to_ignore_at_inference",
-    "label2id", "max_length", "max_window_layers", "model_type", "moe_intermediate_size", "moe_layer_freq", "n_group", "norm_topk_prob",
-    "num_experts_per_tok", "output_attentions", "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type", "prefix",
-    "qk_head_dim", "resid_pdrop", "return_dict", "rope_parameters", "rope_scaling", "routed_scaling_factor", "scoring_func", "sep_token_id",
-    "seq_aux", "task_specific_params", "tokenizer_class", "topk_group", "topk_method", "torch_dtype", "torchscript", "transformers_version",
-    "unk_token_id", "use_cache", "use_return_dict", "num_key_value_heads", "sliding_window", "layer_types", "finetuning_task"};
+/* Keys that change nothing in what is computed here: of other programs' business, of training regimes, of texts (read
+ * elsewhere), or of parts of the model whose absence is checked above. */
+static const char *const harmless[] = {"_attn_implementation",
+                                       "_attn_implementation_autoset",
+                                       "_commit_hash",
+                                       "_name_or_path",
+                                       "architectures",
+                                       "attention_dropout",
+                                       "attn_implementation",
+                                       "auto_map",
+                                       "aux_loss_alpha",
+                                       "bad_words_ids",
+                                       "bos_token_id",
+                                       "cache_implementation",
+                                       "chunk_size_feed_forward",
+                                       "decoder_start_token_id",
+                                       "dtype",
+                                       "embd_pdrop",
+                                       "eos_token_id",
+                                       "ep_size",
+                                       "experts_per_token",
+                                       "first_k_dense_replace",
+                                       "forced_bos_token_id",
+                                       "forced_eos_token_id",
+                                       "head_dim",
+                                       "hidden_dropout",
+                                       "id2label",
+                                       "initializer_range",
+                                       "keys_to_ignore_at_inference",
+                                       "label2id",
+                                       "max_length",
+                                       "max_window_layers",
+                                       "model_type",
+                                       "moe_intermediate_size",
+                                       "moe_layer_freq",
+                                       "n_group",
+                                       "norm_topk_prob",
+                                       "num_experts_per_tok",
+                                       "output_attentions",
+                                       "output_hidden_states",
+                                       "pad_token_id",
+                                       "pretraining_tp",
+                                       "problem_type",
+                                       "prefix",
+                                       "qk_head_dim",
+                                       "resid_pdrop",
+                                       "return_dict",
+                                       "rope_parameters",
+                                       "rope_scaling",
+                                       "routed_scaling_factor",
+                                       "scoring_func",
+                                       "sep_token_id",
+                                       "seq_aux",
+                                       "task_specific_params",
+                                       "tokenizer_class",
+                                       "topk_group",
+                                       "topk_method",
+                                       "torch_dtype",
+                                       "torchscript",
+                                       "transformers_version",
+                                       "unk_token_id",
+                                       "use_cache",
+                                       "use_return_dict",
+                                       "num_key_value_heads",
+                                       "sliding_window",
+                                       "layer_types",
+                                       "finetuning_task"};
 
 static bool is_neutral(const struct json_value *v, const struct neutral *n)
 {
@@ -74,11 +129,16 @@ static bool is_neutral(const struct json_value *v, const struct neutral *n)
     bool flag;
     const char *text = json_as_string(v, NULL);
     switch (n->kind) {
-    case ONLY_NUMBER: return json_as_number(v, &number) && number == n->number;
-    case ONLY_TRUE: return json_as_bool(v, &flag) && flag;
-    case ONLY_FALSE: return json_as_bool(v, &flag) && !flag;
-    case ONLY_TEXT: return text && strcmp(text, n->text) == 0;
-    case ONLY_NULL: break;
+    case ONLY_NUMBER:
+        return json_as_number(v, &number) && number == n->number;
+    case ONLY_TRUE:
+        return json_as_bool(v, &flag) && flag;
+    case ONLY_FALSE:
+        return json_as_bool(v, &flag) && !flag;
+    case ONLY_TEXT:
+        return text && strcmp(text, n->text) == 0;
+    case ONLY_NULL:
+        break;
     }
     return false;
 }
@@ -93,7 +153,8 @@ static int fail_key(const struct json_value *v, const struct neutral *n, const c
         return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" must be %s: other models are not supported", where, n->key,
                           n->kind == ONLY_TRUE ? "true" : "false");
     if (n->kind == ONLY_NUMBER)
-        return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" must be %g: other models are not supported", where, n->key, n->number);
+        return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" must be %g: other models are not supported", where, n->key,
+                          n->number);
     return status_set(st, PLM_EUNSUPPORTED, "%s: \"%s\" is set; only models without it are supported", where, n->key);
 }
 
@@ -115,11 +176,14 @@ static int check_attention_span(const struct json_value *root, const char *where
     bool used = true;
     json_as_bool(json_get(root, "use_sliding_window"), &used);
     if (json_typeof(window) != JSON_NULL && used)
-        return status_set(st, PLM_EUNSUPPORTED, "%s: \"sliding_window\" is set; only models without it are supported", where);
-    for (const struct json_value *t = json_typeof(types) == JSON_ARRAY ? json_first(types) : NULL; t; t = json_next(t)) {
+        return status_set(st, PLM_EUNSUPPORTED, "%s: \"sliding_window\" is set; only models without it are supported",
+                          where);
+    for (const struct json_value *t = json_typeof(types) == JSON_ARRAY ? json_first(types) : NULL; t;
+         t = json_next(t)) {
         const char *name = json_as_string(t, NULL);
         if (!name || strcmp(name, "full_attention") != 0)
-            return status_set(st, PLM_EUNSUPPORTED, "%s: \"layer_types\" has \"%.64s\"; only \"full_attention\" is supported", where,
+            return status_set(st, PLM_EUNSUPPORTED,
+                              "%s: \"layer_types\" has \"%.64s\"; only \"full_attention\" is supported", where,
                               name ? name : "(not a string)");
     }
     return PLM_OK;

@@ -11,7 +11,8 @@ static double pair_of_turns(double turns, float theta, int width, int original)
 /* 1 for pairs that keep their frequency, 0 for those that are slowed down, and what lies between. */
 static double kept_share(float theta, int width, const struct rope_scaling *s, int i)
 {
-    double low = pair_of_turns((double)s->beta_fast, theta, width, s->original), high = pair_of_turns((double)s->beta_slow, theta, width, s->original);
+    double low = pair_of_turns((double)s->beta_fast, theta, width, s->original),
+           high = pair_of_turns((double)s->beta_slow, theta, width, s->original);
     if (!s->untruncated)
         low = floor(low), high = ceil(high);
     low = fmax(low, 0);

@@ -42,8 +42,9 @@ static void test_round_trip(void **state)
         assert_true(model_config_fields[i].offset < sizeof c);
 }
 
-#define REQUIRED "\"num_hidden_layers\":2,\"hidden_size\":64,\"num_attention_heads\":4,\"kv_lora_rank\":32," \
-                 "\"qk_nope_head_dim\":16,\"qk_rope_head_dim\":8,\"v_head_dim\":16,\"intermediate_size\":128"
+#define REQUIRED                                                                                \
+    "\"num_hidden_layers\":2,\"hidden_size\":64,\"num_attention_heads\":4,\"kv_lora_rank\":32," \
+    "\"qk_nope_head_dim\":16,\"qk_rope_head_dim\":8,\"v_head_dim\":16,\"intermediate_size\":128"
 #define PLM "\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":100"
 
 static void test_defaults(void **state)
@@ -53,7 +54,8 @@ static void test_defaults(void **state)
                                "\"num_key_value_heads\":4,\"rope_theta\":10000}";
     struct model_config c;
     assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
-    assert_true(c.vocab_size == 100 && c.max_position_embeddings == 4096 && c.rope_theta == 10000.0f && c.rms_norm_eps == 1e-6f);
+    assert_true(c.vocab_size == 100 && c.max_position_embeddings == 4096 && c.rope_theta == 10000.0f &&
+                c.rms_norm_eps == 1e-6f);
     assert_int_equal(model_qk_head_dim(&c), 24);
     assert_int_equal(model_latent_dim(&c), 40);
     static const char newer[] = "{" PLM ",\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":500.0}}";
@@ -65,14 +67,17 @@ static void test_defaults(void **state)
 static void test_rope_scaling(void **state)
 {
     (void)state;
-    static const char yarn[] = "{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":1024,\"rope_theta\":500.0}";
+    static const char yarn[] =
+        "{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":1024,\"rope_theta\":500.0}";
     char text[1024];
     struct model_config c, again;
     /* a base there goes before the one beside it, and what scales before what does not */
-    snprintf(text, sizeof text, "{" PLM ",\"rope_theta\":7,\"rope_parameters\":{\"rope_type\":\"default\"},\"rope_scaling\":%s}", yarn);
+    snprintf(text, sizeof text,
+             "{" PLM ",\"rope_theta\":7,\"rope_parameters\":{\"rope_type\":\"default\"},\"rope_scaling\":%s}", yarn);
     assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
     const struct rope_scaling *s = &c.rope_scaling;
-    assert_true(c.rope_theta == 500 && s->type == ROPE_YARN && s->factor == 4 && s->original == 1024 && s->beta_fast == 32 && s->beta_slow == 1);
+    assert_true(c.rope_theta == 500 && s->type == ROPE_YARN && s->factor == 4 && s->original == 1024 &&
+                s->beta_fast == 32 && s->beta_slow == 1);
     assert_float_equal(s->magnitude, 0.1 * log(4) + 1, 1e-6);
     assert_true(s->logit_factor == 0);
     char *json = model_config_to_json(&c);
@@ -80,7 +85,9 @@ static void test_rope_scaling(void **state)
     assert_memory_equal(&again.rope_scaling, &c.rope_scaling, sizeof c.rope_scaling);
     free(json);
     /* DeepSeek's: the rotation keeps its length, the logits grow */
-    snprintf(text, sizeof text, "{" PLM ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":40,\"mscale\":1.0,\"mscale_all_dim\":1.0,\"truncate\":false}}");
+    snprintf(text, sizeof text,
+             "{" PLM ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":40,\"mscale\":1.0,\"mscale_all_dim\":1.0,"
+                     "\"truncate\":false}}");
     assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
     assert_true(s->original == 4096 && s->untruncated && s->magnitude == 1);
     assert_float_equal(s->logit_factor, pow(0.1 * log(40) + 1, 2), 1e-6);
@@ -92,7 +99,10 @@ static void test_rope_scaling(void **state)
     assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
     assert_true(s->type == ROPE_LINEAR && s->factor == 3);
     /* DeepSeek's attention scales the logits whatever the type, and what is written says so */
-    snprintf(text, sizeof text, "{" PLM ",\"head_dim\":8,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4,\"mscale_all_dim\":0.7,\"beta_fast\":3}}");
+    snprintf(
+        text, sizeof text,
+        "{" PLM
+        ",\"head_dim\":8,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4,\"mscale_all_dim\":0.7,\"beta_fast\":3}}");
     assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
     assert_float_equal(s->logit_factor, pow(0.07 * log(4) + 1, 2), 1e-6);
     assert_true(s->magnitude == 0 && s->beta_fast == 0);
@@ -100,8 +110,10 @@ static void test_rope_scaling(void **state)
     assert_int_equal(model_config_from_json(&again, json, strlen(json), "again.json", NULL), PLM_OK);
     assert_float_equal(again.rope_scaling.logit_factor, s->logit_factor, 1e-6);
     free(json);
-    static const char *const none[] = {"\"rope_scaling\":null", "\"rope_parameters\":null,\"rope_theta\":null", "\"rope_scaling\":{\"rope_type\":\"default\"}",
-        "\"rope_scaling\":{}", "\"attention_bias\":null,\"tie_word_embeddings\":null,\"partial_rotary_factor\":1.0"};
+    static const char *const none[] = {
+        "\"rope_scaling\":null", "\"rope_parameters\":null,\"rope_theta\":null",
+        "\"rope_scaling\":{\"rope_type\":\"default\"}", "\"rope_scaling\":{}",
+        "\"attention_bias\":null,\"tie_word_embeddings\":null,\"partial_rotary_factor\":1.0"};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
         snprintf(text, sizeof text, "{" PLM ",%s}", none[i]);
         assert_int_equal(model_config_from_json(&c, text, strlen(text), "c.json", NULL), PLM_OK);
@@ -123,9 +135,11 @@ static void test_bad(void **state)
         {"{\"model_type\":\"llama\"}", PLM_EUNSUPPORTED, "\"model_type\" is \"llama\"; only \"plm\""},
         {"{\"model_type\":\"plm\"}", PLM_EFORMAT, "\"num_hidden_layers\" is missing"},
         {"{\"model_type\":\"plm\"," REQUIRED "}", PLM_EFORMAT, "\"vocab_size\" is missing"},
-        {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":\"100\"}", PLM_EFORMAT, "\"vocab_size\" must be an integer"},
+        {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":\"100\"}", PLM_EFORMAT,
+         "\"vocab_size\" must be an integer"},
         {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":10.5}", PLM_EFORMAT, "\"vocab_size\" must be an integer"},
-        {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":3000000000}", PLM_EFORMAT, "\"vocab_size\" must be an integer"},
+        {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":3000000000}", PLM_EFORMAT,
+         "\"vocab_size\" must be an integer"},
         {"{\"model_type\":\"plm\"," REQUIRED ",\"vocab_size\":0}", PLM_EFORMAT, "vocab_size is 0; expected 1 to"},
         {"{" PLM ",\"rope_theta\":\"1\"}", PLM_EFORMAT, "\"rope_theta\" must be a number"},
         {"{" PLM ",\"rope_theta\":-1}", PLM_EFORMAT, "rope_theta is -1"},
@@ -136,29 +150,39 @@ static void test_bad(void **state)
         {"{" PLM ",\"attention_bias\":true}", PLM_EUNSUPPORTED, "\"attention_bias\" must be false"},
         {"{" PLM ",\"rope_interleave\":false}", PLM_EUNSUPPORTED, "\"rope_interleave\" must be true"},
         {"{" PLM ",\"q_lora_rank\":1536}", PLM_EUNSUPPORTED, "\"q_lora_rank\" is set"},
-        {"{" PLM ",\"rope_scaling\":{\"type\":\"yarn\"}}", PLM_EFORMAT, "rotary scaling (yarn) by 0; expected a factor"},
-        {"{" PLM ",\"rope_parameters\":{\"rope_type\":\"dynamic\",\"factor\":2}}", PLM_EUNSUPPORTED, "rotary scaling \"dynamic\" is not supported"},
-        {"{" PLM ",\"rope_scaling\":{\"rope_type\":\"longrope\"}}", PLM_EUNSUPPORTED, "\"longrope\" is not supported; default, linear and yarn are"},
-        {"{" PLM ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}}", PLM_EFORMAT, "rotary scaling (linear) by 0.5"},
-        {"{" PLM ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"low_freq_factor\":1}}", PLM_EUNSUPPORTED, "\"low_freq_factor\" is not supported"},
+        {"{" PLM ",\"rope_scaling\":{\"type\":\"yarn\"}}", PLM_EFORMAT,
+         "rotary scaling (yarn) by 0; expected a factor"},
+        {"{" PLM ",\"rope_parameters\":{\"rope_type\":\"dynamic\",\"factor\":2}}", PLM_EUNSUPPORTED,
+         "rotary scaling \"dynamic\" is not supported"},
+        {"{" PLM ",\"rope_scaling\":{\"rope_type\":\"longrope\"}}", PLM_EUNSUPPORTED,
+         "\"longrope\" is not supported; default, linear and yarn are"},
+        {"{" PLM ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}}", PLM_EFORMAT,
+         "rotary scaling (linear) by 0.5"},
+        {"{" PLM ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"low_freq_factor\":1}}", PLM_EUNSUPPORTED,
+         "\"low_freq_factor\" is not supported"},
         {"{" PLM ",\"rope_scaling\":\"yarn\"}", PLM_EFORMAT, "\"rope_scaling\" must be an object"},
         {"{" PLM ",\"rope_parameters\":{\"rope_theta\":[]}}", PLM_EFORMAT, "\"rope_theta\" must be a number"},
         {"{" PLM ",\"rope_parameters\":{\"rope_theta\":-5}}", PLM_EFORMAT, "rope_theta is -5"},
-        {"{" PLM ",\"rope_parameters\":{\"type\":\"linear\",\"factor\":2},\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}}", PLM_EFORMAT,
+        {"{" PLM
+         ",\"rope_parameters\":{\"type\":\"linear\",\"factor\":2},\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}}",
+         PLM_EFORMAT, "say different things"},
+        {"{" PLM ",\"rope_parameters\":{\"rope_theta\":2},\"rope_scaling\":{\"rope_theta\":3}}", PLM_EFORMAT,
          "say different things"},
-        {"{" PLM ",\"rope_parameters\":{\"rope_theta\":2},\"rope_scaling\":{\"rope_theta\":3}}", PLM_EFORMAT, "say different things"},
         {"{" PLM ",\"partial_rotary_factor\":0.5}", PLM_EUNSUPPORTED, "\"partial_rotary_factor\" must be 1"},
         {"{" PLM ",\"n_routed_experts\":64}", PLM_EUNSUPPORTED, "\"n_routed_experts\" must be 0"},
         {"{" PLM ",\"quantization_config\":{\"bits\":4}}", PLM_EUNSUPPORTED, "\"quantization_config\" is set"},
         {"{" PLM ",\"attn_logit_softcapping\":30.0}", PLM_EUNSUPPORTED, "\"attn_logit_softcapping\" is set"},
         {"{" PLM ",\"sliding_window\":128}", PLM_EUNSUPPORTED, "\"sliding_window\" is set"},
-        {"{" PLM ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", PLM_EUNSUPPORTED, "has \"sliding_attention\""},
+        {"{" PLM ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", PLM_EUNSUPPORTED,
+         "has \"sliding_attention\""},
         {"{" PLM ",\"mlp_bias\":true}", PLM_EUNSUPPORTED, "\"mlp_bias\" must be false"},
         {"{" PLM ",\"qk_head_dim\":32}", PLM_EUNSUPPORTED, "\"qk_head_dim\" must equal"},
-        {"{" PLM ",\"rope_theta\":1,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2}}", PLM_EFORMAT, "YaRN wants one above 1"},
+        {"{" PLM ",\"rope_theta\":1,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2}}", PLM_EFORMAT,
+         "YaRN wants one above 1"},
         {"{" PLM ",\"head_dim\":64}", PLM_EUNSUPPORTED, "\"head_dim\" must be qk_rope_head_dim (8)"},
         {"{" PLM ",\"hidden_act\":\"silu\"}", PLM_EUNSUPPORTED, "\"hidden_act\" is \"silu\"; only \"relu2\""},
-        {"{" PLM ",\"num_key_value_heads\":2}", PLM_EUNSUPPORTED, "\"num_key_value_heads\" must equal num_attention_heads (4)"},
+        {"{" PLM ",\"num_key_value_heads\":2}", PLM_EUNSUPPORTED,
+         "\"num_key_value_heads\" must equal num_attention_heads (4)"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct model_config c;
@@ -202,10 +226,8 @@ static void test_check(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_rope_scaling), cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_check),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_defaults), cmocka_unit_test(test_rope_scaling),
+        cmocka_unit_test(test_bad),        cmocka_unit_test(test_check),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* What the keys of a GGUF file's architecture make of the model: rotary settings as llama.cpp computes them, and keys that are refused. */
+/* What the keys of a GGUF file's architecture make of the model: rotary settings as llama.cpp computes them, and keys
+ * that are refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,9 +23,16 @@ struct entry {
 
 static int read_gguf(struct model_config *c, const struct entry *entries, struct plm_status *st)
 {
-    static const struct entry shape[] = {{"context_length", 4096}, {"embedding_length", 64}, {"block_count", 1}, {"feed_forward_length", 64},
-                                         {"attention.head_count", 2}, {"attention.key_length", 32}, {"attention.value_length", 32},
-                                         {"rope.dimension_count", 16}, {"attention.kv_lora_rank", 32}, {"vocab_size", 64}};
+    static const struct entry shape[] = {{"context_length", 4096},
+                                         {"embedding_length", 64},
+                                         {"block_count", 1},
+                                         {"feed_forward_length", 64},
+                                         {"attention.head_count", 2},
+                                         {"attention.key_length", 32},
+                                         {"attention.value_length", 32},
+                                         {"rope.dimension_count", 16},
+                                         {"attention.kv_lora_rank", 32},
+                                         {"vocab_size", 64}};
     struct gguf_writer *w;
     struct gguf *g;
     assert_int_equal(gguf_create(&w, "rope.gguf", NULL), PLM_OK);
@@ -78,11 +86,20 @@ static void gguf_keys_are_applied(void **state)
         {{{TYPE, .text = "linear"}, {EXT, 1}, {FACTOR, 8}, {ORIGINAL, 512}}, 0.0108703295, 1.2079441541679836, 1},
         {{{TYPE, .text = "yarn"}, {FACTOR, 8}, {ORIGINAL, 512}, {ATTN, 0.5}}, 0.0108703295, 0.6039720770839918, 1},
         {{{TYPE, .text = "yarn"}, {FACTOR, 8}, {EXT, 0}}, 0.00395284708, 1, 1},
-        {{{TYPE, .text = "yarn"}, {FACTOR, 8}, {ORIGINAL, 512}, {EXT, -1}, {"rope.scaling.yarn_attn_factor", 1}}, 0.0108703295, 1.2079441541679836, 1},
+        {{{TYPE, .text = "yarn"}, {FACTOR, 8}, {ORIGINAL, 512}, {EXT, -1}, {"rope.scaling.yarn_attn_factor", 1}},
+         0.0108703295,
+         1.2079441541679836,
+         1},
         {{{TYPE, .text = "yarn"}, {FACTOR, 2}, {ORIGINAL, 0}}, 0.0276699295, 1.0693147180559945, 1},
         {{{ATTN, 1.5}}, 0.0316227766, 1.5, 1},
-        {{{TYPE, .text = "yarn"}, {FACTOR, 8}, {ORIGINAL, 512}, {"rope.scaling.yarn_beta_fast", 64}, {"rope.scaling.yarn_beta_slow", 0.5}},
-         0.0150208189, 1.2079441541679836, 1},
+        {{{TYPE, .text = "yarn"},
+          {FACTOR, 8},
+          {ORIGINAL, 512},
+          {"rope.scaling.yarn_beta_fast", 64},
+          {"rope.scaling.yarn_beta_slow", 0.5}},
+         0.0150208189,
+         1.2079441541679836,
+         1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct model_config c;
@@ -91,9 +108,11 @@ static void gguf_keys_are_applied(void **state)
             fail_msg("case %zu: %s", i, st.message);
         const struct rope_scaling s = c.rope_scaling;
         const double frequency = rope_frequency(c.rope_theta, 16, &s, 3);
-        if (fabs(frequency - cases[i].frequency) > 1e-7 * frequency || fabs(rope_magnitude(&s) - cases[i].magnitude) > 1e-6 ||
+        if (fabs(frequency - cases[i].frequency) > 1e-7 * frequency ||
+            fabs(rope_magnitude(&s) - cases[i].magnitude) > 1e-6 ||
             fabs((s.logit_factor > 0 ? (double)s.logit_factor : 1) - cases[i].logits) > 1e-6)
-            fail_msg("case %zu: frequency %.9g, magnitude %.9g, logits %.9g", i, frequency, rope_magnitude(&s), (s.logit_factor > 0 ? (double)s.logit_factor : 1));
+            fail_msg("case %zu: frequency %.9g, magnitude %.9g, logits %.9g", i, frequency, rope_magnitude(&s),
+                     (s.logit_factor > 0 ? (double)s.logit_factor : 1));
     }
 }
 
@@ -113,7 +132,8 @@ static void gguf_keys_are_refused(void **state)
         {{{TYPE, .text = "yarn"}, {FACTOR, 4}, {EXT, 0.5}}, "yarn_ext_factor is 0.5"},
         {{{TYPE, .text = "yarn"}, {FACTOR, 4}, {"rope.scaling.yarn_attn_factor", 2}}, "yarn_attn_factor is 2"},
         {{{TYPE, .text = "yarn"}, {FACTOR, 4}, {"rope.scaling.yarn_beta_fast", 0}}, "beta_fast (0)"},
-        {{{TYPE, .text = "yarn"}, {FACTOR, 4}, {"rope.scaling.yarn_log_multiplier", 0.1}}, "yarn_log_multiplier is 0.1"},
+        {{{TYPE, .text = "yarn"}, {FACTOR, 4}, {"rope.scaling.yarn_log_multiplier", 0.1}},
+         "yarn_log_multiplier is 0.1"},
         {{{TYPE, .text = "yarn"}, {FACTOR, 4}, {"rope.freq_base", 1}}, "YaRN wants one above 1"},
         {{{ATTN, -1}}, "attn_factor is -1"},
         {{{"attention.scale", 0.5}}, "plm.attention.scale is set, to 0.5"},
@@ -130,12 +150,19 @@ static void gguf_keys_are_refused(void **state)
             fail_msg("expected '%s': %s", cases[i].want, st.message);
     }
     struct model_config c;
-    assert_int_equal(read_gguf(&c, (const struct entry[]){{"attention.head_count_kv", 2}, {"expert_count", 0}, {"logit_scale", 1},
-                                                          {"rope.scaling.finetuned", 1}, {0}}, NULL), PLM_OK);
+    assert_int_equal(read_gguf(&c,
+                               (const struct entry[]){{"attention.head_count_kv", 2},
+                                                      {"expert_count", 0},
+                                                      {"logit_scale", 1},
+                                                      {"rope.scaling.finetuned", 1},
+                                                      {0}},
+                               NULL),
+                     PLM_OK);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(gguf_keys_are_applied), cmocka_unit_test(gguf_keys_are_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(gguf_keys_are_applied),
+                                       cmocka_unit_test(gguf_keys_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
