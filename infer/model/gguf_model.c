@@ -78,7 +78,7 @@ static int read_rope_scaling(struct model_config *c, const struct gguf *g, struc
         return code;
     s->original = s->original ? s->original : c->max_position_embeddings;
     s->factor = none || factor == 0 ? 1 : factor;
-    s->mix = ext >= 0 ? ext : yarn;
+    s->mix = ext < 0 ? yarn : ext;
     if (s->mix != 0 && s->mix != 1)
         return status_set(st, PLM_EUNSUPPORTED, "plm.rope.scaling.yarn_ext_factor is %g; 0 and 1 are supported",
                           (double)ext);

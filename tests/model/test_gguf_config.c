@@ -47,7 +47,7 @@ static int read_gguf(struct model_config *c, const struct entry *entries, struct
         snprintf(key, sizeof key, "plm.%s", e->key);
         if (e->text)
             gguf_set_string(w, key, e->text, strlen(e->text), NULL);
-        else if (e->value >= 0 && e->value == floor(e->value))
+        else if (e->value >= 0 && e->value < 1e9 && e->value == floor(e->value))
             gguf_set_u32(w, key, (uint32_t)e->value, NULL);
         else
             gguf_set_f32(w, key, (float)e->value, NULL);
@@ -136,6 +136,8 @@ static void gguf_keys_are_refused(void **state)
          "yarn_log_multiplier is 0.1"},
         {{{TYPE, .text = "yarn"}, {FACTOR, 4}, {"rope.freq_base", 1}}, "YaRN wants one above 1"},
         {{{ATTN, -1}}, "attn_factor is -1"},
+        {{{TYPE, .text = "yarn"}, {FACTOR, 4}, {EXT, NAN}}, "yarn_ext_factor is "},
+        {{{TYPE, .text = "yarn"}, {FACTOR, 4}, {ATTN, INFINITY}}, "attention factor of inf"},
         {{{"attention.scale", 0.5}}, "plm.attention.scale is set, to 0.5"},
         {{{"expert_count", 8}}, "plm.expert_count is set, to 8"},
         {{{"attention.sliding_window", 128}}, "plm.attention.sliding_window is set, to 128"},
