@@ -200,7 +200,8 @@ static int read_yarn(struct rope_scaling *s, const struct json_value *section, i
         code = rope_number(section, "mscale", 0, &m, where, st);
     if (!code && !(original >= 1 && original < 1e9f && original == floorf(original)))
         code = status_set(st, PLM_EFORMAT,
-                          "%s: rotary setting \"original_max_position_embeddings\" is %g; expected a whole number above 0",
+                          "%s: rotary setting \"original_max_position_embeddings\" is %g; expected a whole number "
+                          "above 0",
                           where, (double)original);
     if (!code && m < 0)
         code = status_set(st, PLM_EFORMAT, "%s: rotary setting \"mscale\" is %g; expected none below zero", where,
@@ -255,8 +256,8 @@ static int read_rope_section(struct rope_scaling *s, float *theta, const struct 
     if (!code)
         code = rope_number(section, "mscale_all_dim", 0, &m_all, where, st);
     if (!code && m_all < 0)
-        code = status_set(st, PLM_EFORMAT, "%s: rotary setting \"mscale_all_dim\" is %g; expected none below zero", where,
-                          (double)m_all);
+        code = status_set(st, PLM_EFORMAT, "%s: rotary setting \"mscale_all_dim\" is %g; expected none below zero",
+                          where, (double)m_all);
     if (!code && s->type == ROPE_YARN)
         code = read_yarn(s, section, c->max_position_embeddings, m_all, where, st);
     if (!code && m_all != 0) /* of every scaling, in DeepSeek's attention */
