@@ -18,21 +18,27 @@
 struct metrics {
     FILE *file;
     char *path;
+    json_t *evaluated; /* {"eval": true} of the lines of the step that the session goes on from */
 };
 
-/* Should a line of an earlier session stay? Only whole lines of steps that this session does not repeat. */
-static bool line_stays(const char *line, size_t length, int64_t step)
+/* Should a line of an earlier session stay? Only whole lines of steps that this session does not repeat. Evaluations after `step`
+ * are noted in m. */
+static bool line_stays(const struct metrics *m, const char *line, size_t length, int64_t step)
 {
     json_t *v = json_loadb(line, length, 0, NULL);
     const json_t *s = json_object_get(v, "step");
+    const char *eval = json_string_value(json_object_get(v, "eval"));
     bool stays = json_is_integer(s) && json_integer_value(s) <= step;
+    if (stays && eval && json_integer_value(s) == step)
+        json_object_set_new(m->evaluated, eval, json_true());
     json_decref(v);
     return stays;
 }
 
 /* Rewrite the file with the lines that stay, by way of a temporary one, unless all do. */
-static int cut_back(const char *path, int64_t step, struct plm_status *st)
+static int cut_back(const struct metrics *m, int64_t step, struct plm_status *st)
 {
+    const char *path = m->path;
     if (access(path, F_OK) != 0)
         return PLM_OK;
     struct mapped_file old;
@@ -47,7 +53,7 @@ static int cut_back(const char *path, int64_t step, struct plm_status *st)
     for (size_t at = 0; !code && at < old.size;) {
         const char *line = (const char *)old.data + at, *end = memchr(line, '\n', old.size - at);
         size_t n = end ? (size_t)(end - line) + 1 : old.size - at;
-        if (end && line_stays(line, n, step)) {
+        if (end && line_stays(m, line, n, step)) {
             memcpy(kept + length, line, n);
             length += n;
         } else {
@@ -75,23 +81,29 @@ static int cut_back(const char *path, int64_t step, struct plm_status *st)
 int metrics_open(struct metrics **out, const char *path, int64_t step, struct plm_status *st)
 {
     *out = NULL;
-    int code = step > 0 ? cut_back(path, step, st) : PLM_OK;
-    if (code)
-        return code;
     struct metrics *m = calloc(1, sizeof *m);
-    if (m)
+    if (m) {
         m->path = strdup(path);
-    if (!m || !m->path) {
+        m->evaluated = json_object();
+    }
+    if (!m || !m->path || !m->evaluated) {
         metrics_close(m);
         return status_no_memory(st, sizeof *m, "the metrics file");
     }
-    code = step > 0 ? output_append_stream(&m->file, path, st) : output_create_stream(&m->file, path, st);
+    int code = step > 0 ? cut_back(m, step, st) : PLM_OK;
+    if (!code)
+        code = step > 0 ? output_append_stream(&m->file, path, st) : output_create_stream(&m->file, path, st);
     if (code) {
         metrics_close(m);
         return code;
     }
     *out = m;
     return PLM_OK;
+}
+
+bool metrics_evaluated(const struct metrics *m, const char *name)
+{
+    return json_object_get(m->evaluated, name) != NULL;
 }
 
 /* The fewest digits that read back as the same number. */
@@ -144,6 +156,7 @@ void metrics_close(struct metrics *m)
         return;
     if (m->file)
         fclose(m->file);
+    json_decref(m->evaluated);
     free(m->path);
     free(m);
 }

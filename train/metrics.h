@@ -2,6 +2,7 @@
 #ifndef TRAIN_METRICS_H
 #define TRAIN_METRICS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "infer/base/status.h"
@@ -17,6 +18,9 @@ struct metric {
 /* Open for appending. A run that continues after `step` steps cuts off what an aborted run wrote later: lines with a
  * larger "step", and an unfinished last line. step 0: the file starts anew. */
 int metrics_open(struct metrics **out, const char *path, int64_t step, struct plm_status *st);
+
+/* Whether an earlier session wrote a line with "eval": name after the `step` that this one goes on from. */
+bool metrics_evaluated(const struct metrics *m, const char *name);
 
 /* Write one line: "step" and the n metrics. */
 int metrics_write(struct metrics *m, int64_t step, const struct metric *metrics, int n, struct plm_status *st);

@@ -207,7 +207,7 @@ static int evaluate_all(struct run *r, int64_t max_tokens, json_t *results, stru
             continue;
         const struct metric values[] = {{"eval", 0, source->name}, {"eval_loss", e.loss, NULL}, {"eval_tokens", (double)e.tokens, NULL},
                                         {"bits_per_byte", e.bits_per_byte, NULL}};
-        if (r->t.state.step > r->t.first_step) /* a finished run, started once more, has them already */
+        if (r->t.state.step > r->t.first_step || !run_log_evaluated(r->t.log, source->name))
             code = run_log_write(r->t.log, r->t.state.step, values, e.bits_per_byte > 0 ? 4 : 3, st);
         if (code) {
             comm_abort(r->t.comm, st);
@@ -240,11 +240,25 @@ static int report_step(struct run *r, const struct curriculum_point *at, const s
     return run_log_write(r->t.log, at->step + 1, values, sizeof values / sizeof *values, st);
 }
 
+/* A session that was stopped or killed after a checkpoint owes the evaluation of that step. */
+static int evaluate_owed(struct run *r, struct plm_status *st)
+{
+    const struct run_config *c = r->c;
+    const int64_t step = r->t.state.step;
+    bool owed = false;
+    if (step == 0 || step >= c->total_steps || !c->eval_every || step % c->eval_every != 0)
+        return PLM_OK;
+    for (int i = 0; i < c->n_eval; i++)
+        owed |= r->t.comm->rank == 0 && !run_log_evaluated(r->t.log, c->eval[i].name);
+    const int code = comm_broadcast(r->t.comm, &owed, sizeof owed, 0, st);
+    return code || !owed ? code : evaluate_all(r, c->eval_max_tokens, NULL, st);
+}
+
 static int run_steps(struct run *r, struct pretrain_result *result, struct plm_status *st)
 {
     const struct run_config *c = r->c;
     struct curriculum_point at;
-    int code = PLM_OK;
+    int code = evaluate_owed(r, st);
     r->stream_phase = -1;
     while (!code && curriculum_at(c, r->t.state.step, &at)) {
         if (at.phase != r->stream_phase && (code = enter_phase(r, &at, st)))

@@ -72,6 +72,11 @@ int run_log_open(struct run_log **out, const char *run_dir, int64_t step, struct
     return PLM_OK;
 }
 
+bool run_log_evaluated(const struct run_log *log, const char *name)
+{
+    return log && metrics_evaluated(log->metrics, name);
+}
+
 /* What goes before the names of a row's curves: "eval/<name>/", "turn<k>/", both, or nothing. */
 static void tag_prefix(char prefix[TAG_BYTES], const struct metric *values, int n)
 {

@@ -3,6 +3,7 @@
 #ifndef TRAIN_RUN_LOG_H
 #define TRAIN_RUN_LOG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "infer/base/status.h"
@@ -13,6 +14,9 @@ struct run_log;
 /* Open the log of a run directory, which must be there. A run that continues after `step` steps cuts off what an aborted session wrote later, in all three
  * places; step 0: all begins anew. */
 int run_log_open(struct run_log **out, const char *run_dir, int64_t step, struct plm_status *st);
+
+/* Whether evaluation `name` after the `step` that was opened with is in the log (metrics_evaluated). */
+bool run_log_evaluated(const struct run_log *log, const char *name);
 
 /* Write one row (metrics_write). Its numbers go to TensorBoard under their own names, after "eval/<name>/" when the row has a text "eval", and after "turn<k>/"
  * when it has a number "turn"; texts, "turn" and "round" are not curves and are left out there. */

@@ -10,12 +10,14 @@ make_data
 write_config config.json 300 100 100
 train=("$plm" pretrain config.json --set schedule.peak=1e-3 --set eval.every_steps=100 --set checkpoint.every_steps=50)
 
+evaluations() { grep '"eval"' "$1/metrics.jsonl"; }
 # same_as_whole RUN WHOLE
 same_as_whole() {
     check "$1: every step once" results steps $steps "$1/metrics.jsonl"
     check "$1: the same losses, bit by bit" results losses 0 "$2/metrics.jsonl" "$1/metrics.jsonl"
     check "$1: the same weights, bit by bit" cmp "$1/step-00000$steps/model.safetensors" "$2/step-00000$steps/model.safetensors"
     check "$1: the same optimizer state" cmp "$1/step-00000$steps/optimizer.safetensors" "$2/step-00000$steps/optimizer.safetensors"
+    check "$1: the same evaluations on the way" cmp <(evaluations "$1") <(evaluations "$2")
     check "$1: the same held-out losses" cmp "$1/evaluation.json" "$2/evaluation.json"
 }
 
@@ -45,6 +47,13 @@ signal_at storm step-00000050 'TERM*3000' "${train[@]}" --set run_dir=storm
 check "a storm of signals ends it as one does" test $status = 143
 need "... it continues" "${train[@]}" --set run_dir=storm
 check "... the same losses, bit by bit" results losses 0 whole/metrics.jsonl storm/metrics.jsonl
+
+# A kill between the checkpoint of a step and its evaluation.
+cp -r often owed
+rm -r owed/evaluation.json owed/step-00000450 owed/step-00000500
+need "a run that ends before the evaluation of step 400" sed -i '/"step": 400, "eval"/d' owed/metrics.jsonl
+need "... continues with it" "${train[@]}" --set run_dir=owed
+same_as_whole owed whole
 
 cp often/metrics.jsonl metrics.before
 need "a finished run, once more" "${train[@]}" --set run_dir=often

@@ -90,6 +90,17 @@ static void resume_cuts_what_is_repeated(void **state)
     write_steps(6, 6, 5, 3); /* nothing to cut */
     read_back(text, sizeof text);
     assert_non_null(strstr(text, "{\"step\": 5, \"loss\": 2}\n{\"step\": 6, \"loss\": 3}\n"));
+    struct metrics *m;
+    assert_int_equal(metrics_open(&m, path, 6, NULL), PLM_OK);
+    assert_false(metrics_evaluated(m, "text"));
+    assert_int_equal(metrics_write(m, 6, (struct metric[]){{"eval", 0, "text"}}, 1, NULL), PLM_OK);
+    metrics_close(m);
+    for (int64_t step = 6; step <= 7; step++) { /* what was evaluated after the step to go on from */
+        assert_int_equal(metrics_open(&m, path, step, NULL), PLM_OK);
+        assert_int_equal(metrics_evaluated(m, "text"), step == 6);
+        assert_false(metrics_evaluated(m, "code"));
+        metrics_close(m);
+    }
     write_steps(1, 1, 0, 4); /* a run from the start starts anew */
     read_back(text, sizeof text);
     assert_string_equal(text, "{\"step\": 1, \"loss\": 4}\n");
