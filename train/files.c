@@ -51,6 +51,29 @@ int file_replace(const char *path, const char *text, size_t bytes, struct plm_st
     return code;
 }
 
+static bool file_holds(const char *path, const char *text, size_t bytes)
+{
+    struct stat info;
+    const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    bool same = fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size >= 0 && (size_t)info.st_size == bytes;
+    char buffer[4096];
+    for (size_t done = 0; same && done < bytes;) {
+        const ssize_t n = read(fd, buffer, sizeof buffer);
+        if (n < 0 && errno == EINTR)
+            continue;
+        same = n > 0 && (size_t)n <= bytes - done && !memcmp(buffer, text + done, (size_t)n);
+        done += n > 0 ? (size_t)n : 0;
+    }
+    if (fd >= 0)
+        close(fd);
+    return same;
+}
+
+int file_update(const char *path, const char *text, size_t bytes, struct plm_status *st)
+{
+    return file_holds(path, text, bytes) ? PLM_OK : file_replace(path, text, bytes, st);
+}
+
 int directory_sync(const char *path, struct plm_status *st)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -12,6 +12,9 @@ int file_write_synced(const char *path, const char *text, size_t bytes, struct p
 /* Replace a file as a whole: written under another name, synced, renamed; what was there stays until then. */
 int file_replace(const char *path, const char *text, size_t bytes, struct plm_status *st);
 
+/* file_replace unless the file holds that text already: a run that is complete stays untouched, times included. */
+int file_update(const char *path, const char *text, size_t bytes, struct plm_status *st);
+
 /* fsync a directory: what was created or renamed in it is there after a crash. */
 int directory_sync(const char *path, struct plm_status *st);
 

@@ -307,7 +307,7 @@ static int finish(struct run *r, struct plm_status *st)
         char path[PATH_MAX];
         snprintf(path, sizeof path, "%s/evaluation.json", r->c->run_dir);
         char *text = json_dumps(results, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
-        code = text ? file_replace(path, text, strlen(text), st) : status_no_memory(st, 0, "the evaluation as text");
+        code = text ? file_update(path, text, strlen(text), st) : status_no_memory(st, 0, "the evaluation as text");
         free(text);
     }
     json_decref(results);

@@ -18,7 +18,9 @@ enum { TAG_BYTES = 512 };
 
 struct run_log {
     struct metrics *metrics;
-    struct tensorboard *tensorboard;
+    struct tensorboard *tensorboard;      /* opened by the first event, so that a run that is complete gets no empty file */
+    char *run_dir;
+    int64_t first_step;                   /* that this session may write: TensorBoard hides what an earlier one wrote after it */
     char *samples_path;
     FILE *samples;                        /* opened by the first sample */
     int64_t sample_step, samples_of_step; /* to number the texts in TensorBoard */
@@ -40,6 +42,14 @@ static int cut_samples(const struct run_log *log, int64_t step, struct plm_statu
     return code;
 }
 
+static int open_tensorboard(struct run_log *log, struct plm_status *st)
+{
+    if (log->tensorboard)
+        return PLM_OK;
+    const int code = tensorboard_open(&log->tensorboard, log->run_dir, st);
+    return code ? code : tensorboard_restart(log->tensorboard, log->first_step, st);
+}
+
 int run_log_open(struct run_log **out, const char *run_dir, int64_t step, struct plm_status *st)
 {
     *out = NULL;
@@ -47,23 +57,18 @@ int run_log_open(struct run_log **out, const char *run_dir, int64_t step, struct
     if (!log)
         return status_no_memory(st, sizeof *log, "the log of the run");
     log->sample_step = -1;
+    log->first_step = step > 0 ? step + 1 : 0;
     char path[PATH_MAX];
     int code = PLM_OK;
     if (snprintf(path, sizeof path, "%s/samples.jsonl", run_dir) >= (int)sizeof path)
         code = status_set(st, PLM_ELIMIT, "the path '%.100s...' is too long", run_dir);
-    if (!code && !(log->samples_path = strdup(path)))
+    if (!code && (!(log->samples_path = strdup(path)) || !(log->run_dir = strdup(run_dir))))
         code = status_no_memory(st, strlen(path), "a path");
     if (!code)
         code = cut_samples(log, step, st);
     snprintf(path, sizeof path, "%s/metrics.jsonl", run_dir);
     if (!code)
         code = metrics_open(&log->metrics, path, step, st);
-    if (!code)
-        code = tensorboard_open(&log->tensorboard, run_dir, st);
-    if (!code)
-        code = tensorboard_restart(log->tensorboard, step > 0 ? step + 1 : 0, st);
-    if (!code)
-        code = tensorboard_flush(log->tensorboard, st);
     if (code) {
         run_log_close(log);
         return code;
@@ -96,6 +101,7 @@ int run_log_write(struct run_log *log, int64_t step, const struct metric *values
     if (!log)
         return PLM_OK;
     int code = metrics_write(log->metrics, step, values, n, st);
+    code = code ? code : open_tensorboard(log, st);
     char prefix[TAG_BYTES], tag[2 * TAG_BYTES];
     tag_prefix(prefix, values, n);
     for (int i = 0; i < n && !code; i++) {
@@ -177,6 +183,7 @@ int run_log_sample(struct run_log *log, int64_t step, const char *json_row, stru
     char *text = json_object_update(line, row) == 0 ? json_dumps(line, JSON_PRESERVE_ORDER | JSON_COMPACT) : NULL;
     char *page = text ? sample_markdown(row) : NULL;
     int code = page ? append_line(log, text, st) : status_no_memory(st, 0, "a sample");
+    code = code ? code : open_tensorboard(log, st);
     if (!code) {
         char tag[64];
         if (log->sample_step != step)
@@ -203,5 +210,6 @@ void run_log_close(struct run_log *log)
     if (log->samples)
         fclose(log->samples);
     free(log->samples_path);
+    free(log->run_dir);
     free(log);
 }

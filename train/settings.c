@@ -525,7 +525,7 @@ int settings_save(const struct settings *s, const char *path, struct plm_status 
     char *text = settings_to_json(s);
     if (!text)
         return status_no_memory(st, 0, "the configuration as text");
-    int code = file_replace(path, text, strlen(text), st);
+    int code = file_update(path, text, strlen(text), st);
     free(text);
     return code;
 }

@@ -233,7 +233,7 @@ void trainer_close(struct trainer *t)
 {
     if (t->skipped && t->comm->rank == 0)
         log_warn("%lld of %lld steps were skipped: something was not finite, or there was no token to predict", (long long)t->skipped,
-                 (long long)(t->state.step - t->first_step));
+                 (long long)t->tried);
     if (t->comm && t->comm->rank == 0)
         log_set_sink(NULL, NULL);
     progress_close(&t->progress);
@@ -274,6 +274,7 @@ static int skip(struct trainer *t, const char *why, struct plm_status *st)
 int trainer_update(struct trainer *t, double lr, struct step_control control, struct update_outcome *out, struct plm_status *st)
 {
     const struct tensor_table *table = trained_table(t);
+    t->tried++;
     struct extra_params *extra = t->o.extra;
     if (t->adapted)
         lora_gradients(&t->lora, t->step.grads, &t->matmul.ops, t->pool);

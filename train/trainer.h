@@ -66,6 +66,7 @@ struct trainer {
     struct trainer_state state;
     int64_t first_step;               /* where this session began */
     int64_t skipped;
+    int64_t tried;                /* updates of this session, skipped ones too */
     struct run_log *log;              /* rank 0: metrics, TensorBoard, samples */
     struct progress progress;
     int lock;

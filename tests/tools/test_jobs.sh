@@ -12,8 +12,12 @@ need "a run" "${pretrain[@]}" --set run_dir=run
 
 echo "- a run that goes on"
 cp run/metrics.jsonl metrics.before
+list() { find run -type f ! -name .lock -printf '%p %s %T@\n' | sort; }
+list >files.before
 check "a finished run says so" bash -c '"$0" pretrain config.json --set checkpoint.every_steps=4 --set run_dir=run 2>&1 | grep "the run .run. is complete: all 20 steps are done"' "$plm"
 check "... and adds nothing" cmp metrics.before run/metrics.jsonl
+list >files.after
+check "... and touches no file" diff files.before files.after
 cp -r run going && rm -r going/step-00000020
 reject "another configuration is named by its keys" 'optimizer.beta2 was 0.9[0-9]*, is 0.5' 'phases\[0\].steps was 8, is 9' -- \
     "${pretrain[@]}" --set run_dir=going --set optimizer.beta2=0.5 --set phases.0.steps=9
@@ -61,6 +65,8 @@ echo "- updates that are skipped"
 reject "a loss that is not finite" "4 steps in a row, up to step [0-9]+, were skipped: loss or gradient is not finite" -- \
     "${pretrain[@]}" --set run_dir=diverged --set schedule.peak=1e25 --set schedule.floor=1e25 --set schedule.warmup=0 --set checkpoint.every_steps=1 --set checkpoint.keep=1 \
     --set max_skipped_steps=4
+last=$(sed -nE 's/.*in a row, up to step ([0-9]+), were skipped.*/\1/p' reject.out | head -n 1)
+check "... the count of steps includes the one that ended the job" grep "4 of $last steps were skipped" reject.out
 check "... the last checkpoint with an update is kept" "$python" - <<'PY'
 import glob, json
 states = [json.load(open(f)) for f in sorted(glob.glob("diverged/step-*/trainer.json"))]
