@@ -41,7 +41,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-/* The first digits of this program file's SHA-256: builds of one version may compute differently. "unknown" where the system does not show it. */
+/* The first digits of this program file's SHA-256: builds of one version may compute differently. "unknown" where the system does
+ * not show it. */
 static void program_build(char build[17])
 {
     char hex[SHA256_HEX];
@@ -62,7 +63,8 @@ static int compare_ranks(struct comm *comm, const char *name, const struct argum
     char *config = code ? NULL : settings_to_json(settings);
     json_t *root = config ? json_loads(config, 0, NULL) : NULL;
     if (root)
-        json_object_set_new(root, "(command)", json_pack("{s:s, s:s, s:s}", "name", name, "version", PLM_VERSION, "build", build));
+        json_object_set_new(root, "(command)",
+                            json_pack("{s:s, s:s, s:s}", "name", name, "version", PLM_VERSION, "build", build));
     char *text = root ? json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     settings_close(settings);
     free(config);

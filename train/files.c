@@ -55,7 +55,8 @@ static bool file_holds(const char *path, const char *text, size_t bytes)
 {
     struct stat info;
     const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    bool same = fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size >= 0 && (size_t)info.st_size == bytes;
+    bool same = fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
+                (size_t)info.st_size == bytes;
     char buffer[4096];
     for (size_t done = 0; same && done < bytes;) {
         const ssize_t n = read(fd, buffer, sizeof buffer);

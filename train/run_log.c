@@ -18,9 +18,9 @@ enum { TAG_BYTES = 512 };
 
 struct run_log {
     struct metrics *metrics;
-    struct tensorboard *tensorboard;      /* opened by the first event, so that a run that is complete gets no empty file */
+    struct tensorboard *tensorboard;      /* opened by the first event: a complete run gets no empty file */
     char *run_dir;
-    int64_t first_step;                   /* that this session may write: TensorBoard hides what an earlier one wrote after it */
+    int64_t first_step;                   /* of this session: TensorBoard hides what an earlier one wrote from there */
     char *samples_path;
     FILE *samples;                        /* opened by the first sample */
     int64_t sample_step, samples_of_step; /* to number the texts in TensorBoard */

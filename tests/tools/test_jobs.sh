@@ -80,8 +80,8 @@ pair "another seed" "configuration than rank 0: seed is there [0-9]+, here 5" "$
 pair "another row length" "configuration than rank 0: phases\[0\].seq_len" "${pretrain[@]}" --set run_dir=pair --set phases.0.seq_len=32
 pair "another command" 'configuration than rank 0:.*\(command\).name is there "pretrain", here "sft"' "$plm" sft config.json
 cp "$plm" other-build && printf '\0' >>other-build
-pair "another build of the program" 'configuration than rank 0: \(command\).build is there "[0-9a-f]{16}", here "[0-9a-f]{16}"' ./other-build pretrain config.json \
-    --set checkpoint.every_steps=4 --set run_dir=pair
+pair "another build of the program" 'configuration than rank 0: \(command\).build is there "[0-9a-f]{16}", here "[0-9a-f]{16}"' \
+    ./other-build pretrain config.json --set checkpoint.every_steps=4 --set run_dir=pair
 cp -r shards shards-2 && rm -r shards-2/notes && cp -r shards/stories shards-2/notes
 mkdir elsewhere && cp config.json tokenizer.json elsewhere/ && cp -r shards-2 elsewhere/shards
 reject "other data under the same name" "rank 1 has another tokenizer, model or data than rank 0: data" -- \
