@@ -12,6 +12,7 @@
 #include <zstd.h>
 
 #include "data/hdf5_lock.h"
+#include "data/memory_room.h"
 #include "data/shard_layout.h"
 #include "data/zstd_filter.h"
 
@@ -298,6 +299,9 @@ static int open_checked(struct shard *s, struct plm_status *st)
         return code;
     uint64_t places[2], hashes[2];
     struct hdf5_session session;
+    code = memory_room(MEMORY_ROOM_HDF5, "HDF5", st); /* which ends with a signal without */
+    if (code)
+        return code;
     hdf5_enter(&session);
     code = read_description(s, places, hashes, st);
     s->info.content_hash = code ? 0 : XXH3_64bits(hashes, sizeof hashes);

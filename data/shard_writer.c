@@ -13,6 +13,7 @@
 
 #include "data/hdf5_lock.h"
 #include "data/hdf5_output.h"
+#include "data/memory_room.h"
 #include "data/shard.h"
 #include "data/shard_layout.h"
 #include "data/zstd_filter.h"
@@ -192,6 +193,8 @@ int shard_writer_create(struct shard_writer **out, const char *path, const struc
     if (ok && o->n_threads <= 0)
         ok = (w->compressor = create_compressor(w->level)) != NULL;
     code = ok ? PLM_OK : status_no_memory(st, w->chunk_bytes * (size_t)w->n_slots * 2, "a shard writer");
+    if (!code)
+        code = memory_room(MEMORY_ROOM_HDF5, "HDF5", st); /* which ends with a signal without */
     if (!code) {
         struct hdf5_session session;
         hdf5_enter(&session);
@@ -426,15 +429,16 @@ void shard_writer_abort(struct shard_writer *w)
     pthread_mutex_unlock(&w->lock);
     for (int i = 0; i < w->n_threads; i++)
         pthread_join(w->threads[i], NULL);
-    struct hdf5_session session;
-    hdf5_enter(&session);
-    if (w->tokens >= 0)
-        H5Dclose(w->tokens);
-    if (w->file >= 0)
-        H5Fclose(w->file);
-    if (w->driver >= 0)
+    if (w->driver >= 0) { /* it comes before the others */
+        struct hdf5_session session;
+        hdf5_enter(&session);
+        if (w->tokens >= 0)
+            H5Dclose(w->tokens);
+        if (w->file >= 0)
+            H5Fclose(w->file);
         H5FDunregister(w->driver);
-    hdf5_leave(&session);
+        hdf5_leave(&session);
+    }
     if (w->temporary)
         unlink(w->temporary);
     for (int i = 0; w->slots && i < w->n_slots; i++) {

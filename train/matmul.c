@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/memory_room.h"
+
 #ifdef HAVE_DNNL
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
@@ -54,6 +56,24 @@ static void gemm_by_dnnl(const struct gemm *g, struct thread_pool *pool)
     struct dnnl_job j = {g, pool_size(pool)};
     pool_run(pool, dnnl_part, &j);
 }
+
+/* oneDNN writes its machine code at the first product, and ends with a signal when there is no memory for that. So that comes first,
+ * while a run has taken little, and only where it fits; later a product that finds no memory says so (dnnl_part). False: it does
+ * not fit. */
+static bool write_kernels(void)
+{
+    enum { SIDE = 64, ROOM = 64 << 20 }; /* ROOM: many times what was seen */
+    static float a[SIDE * SIDE], b[SIDE * SIDE], c[SIDE * SIDE];
+    static bool written;
+    if (written)
+        return true;
+    if (memory_room(ROOM, "oneDNN", NULL))
+        return false;
+    omp_set_num_threads(1);
+    for (int kind = 0; kind < 8; kind++)
+        dnnl_sgemm(kind & 1 ? 'T' : 'N', kind & 2 ? 'T' : 'N', SIDE, SIDE, SIDE, 1.0f, a, SIDE, b, SIDE, kind & 4 ? 1.0f : 0.0f, c, SIDE);
+    return written = true;
+}
 #endif
 
 void matmul_select(struct matmul *m)
@@ -62,7 +82,7 @@ void matmul_select(struct matmul *m)
     *m = (struct matmul){*best, "own"};
 #ifdef HAVE_DNNL
     const char *wish = getenv("PLM_MATMUL");
-    if (!wish || strcmp(wish, "own") != 0) {
+    if ((!wish || strcmp(wish, "own") != 0) && write_kernels()) {
         own = best;
         m->ops.gemm = gemm_by_dnnl;
         m->library = "oneDNN";

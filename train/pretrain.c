@@ -104,6 +104,7 @@ static int run_open(struct run *r, struct comm *comm, struct plm_status *st)
     code = comm_agree(comm, code, st);
     if (!code)
         code = trainer_open(&r->t, &o, comm, st);
+    json_decref(o.data);
     if (!code)
         code = comm_agree(comm, carry_templates(r, st), st);
     return code ? code : comm_agree(comm, comm->rank == 0 ? check_data(r, st) : PLM_OK, st);

@@ -62,6 +62,7 @@ static int open_trainer(struct run *r, struct comm *comm, struct plm_status *st)
     code = comm_agree(comm, code, st);
     if (!code)
         code = trainer_open(&r->t, &o, comm, st);
+    json_decref(o.data);
     if (!code)
         templates_keep(&r->templates, &r->t);
     return code;

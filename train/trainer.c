@@ -184,6 +184,7 @@ static int ranks_compare(const struct trainer *t, struct plm_status *st)
 int trainer_open(struct trainer *t, const struct trainer_options *o, struct comm *comm, struct plm_status *st)
 {
     *t = (struct trainer){.o = *o, .comm = comm, .lock = -1};
+    json_incref(t->o.data); /* the caller keeps its own reference */
     struct model_config model = {0};
     int code = load_tokenizer(t, st);
     if (!code && o->model_path)

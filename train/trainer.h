@@ -27,7 +27,7 @@ struct trainer_options {
     const struct settings *settings;  /* saved as run.json; NULL: not */
     char config_sha256[SHA256_HEX];   /* what a run that continues must agree in */
     const char *const *identity;      /* the settings' members in it, to name what differs */
-    json_t *data;                     /* what each source of data holds, in words (an object of texts); NULL: not said. Taken over */
+    json_t *data;                     /* what each source of data holds, in words (an object of texts); NULL: not said */
     int64_t max_skipped;              /* steps in a row without an update that are an error; 0: none */
     uint64_t seed;
     int threads;

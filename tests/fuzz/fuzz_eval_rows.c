@@ -21,7 +21,7 @@ static void extract(const char *text, size_t length)
         char *answer, *again;
         if (answer_extract((enum answer_rule)rule, exact, length, &answer, NULL))
             abort();
-        if (answer && strlen(answer) > length + 1)
+        if (answer && strlen(answer) > length + 3) /* U+215E (three bytes) is 0.875, ".5" is 0.5 */
             abort();
         /* a number in its shortest form is its own shortest form */
         if (answer && rule == ANSWER_LAST_NUMBER) {
@@ -47,12 +47,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct json_rows *rows;
     json_t *row;
     int64_t line = 0, last = 0;
-    if (json_rows_open(&rows, path, &st))
-        abort();
+    if (json_rows_open(&rows, path, &st)) { /* compressed in a way that is not read, by its first bytes */
+        if (!*st.message)
+            abort();
+        unlink(path);
+        return 0;
+    }
     while (json_rows_next(rows, &row, &line, &st) == PLM_OK && row) {
         const char *key;
         json_t *value;
-        if (!json_is_object(row) || line <= last)
+        if (!json_is_object(row) || line < last)
             abort();
         last = line;
         json_object_foreach(row, key, value)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What is wrong is refused with a message that names the place and the remedy: no crash, no half-written result.
-# usage: test_errors.sh PLM BUILD_DIRECTORY mpi|alone
+# usage: test_errors.sh PLM BUILD_DIRECTORY mpi|alone EXAMPLE SANITIZER
 set -u
+sanitizer=${5-none}
 # shellcheck source=tests/tools/support.sh
 . "$(dirname "$0")/support.sh"
 
@@ -189,6 +190,32 @@ reject "disk full while exporting" "limited.gguf" -- bash -c 'limited "$plm" exp
 check "... leaves no file" test ! -e limited.gguf
 reject "disk full while building shards" "shards/limited" -- \
     bash -c 'ulimit -f 8; "$plm" data build --tokenizer tokenizer.json --out shards/limited text/stories.jsonl'
+
+# Address space that ends at every stage of a job in turn, until there is enough: an error each time, never a signal. It begins
+# where the program itself can be loaded. (A sanitizer takes more than can be limited.)
+in_space() { (ulimit -v "$1"; shift; exec "$@") >space.out 2>&1; }
+# too_little WHAT COMMAND...
+too_little() {
+    local what=$1 kib=$loads status=1 all=()
+    shift
+    while [ $status != 0 ] && [ "$kib" -lt 4000000 ]; do
+        rm -rf short
+        in_space "$kib" "$@"
+        status=$?
+        all+=($status)
+        kib=$((kib + kib / 24))
+    done
+    check "$what with too little memory: an error each time (${all[*]})" test "$(printf '%s\n' "${all[@]}" | sort -u | tr '\n' ' ')" = "0 1 "
+}
+if [ "$sanitizer" = none ]; then
+    echo "- memory that is short"
+    loads=50000
+    until in_space $loads "$plm" --version; do loads=$((loads + 2000)); done
+    too_little pretrain "$plm" pretrain config.json --set run_dir=short --set schedule.warmup=1 --set phases.0.steps=3 --set phases.1.steps=2 \
+        --set phases.2.steps=1
+    too_little "data build" "$plm" data build --tokenizer tokenizer.json --out short text/stories.jsonl
+    too_little generate "$plm" generate model.gguf --prompt a -n 2
+fi
 
 echo "- dirty text is counted, not refused"
 printf '{"text": "bad \377\376 bytes"}\nnot json\n{"text": 5}\n{"text": ""}\n{"other": "x"}\n{"text": "a good line"}\n' >dirty.jsonl

@@ -341,6 +341,7 @@ static int open_trainer(struct align *a, struct comm *comm, struct plm_status *s
     code = comm_agree(comm, code ? code : describe_data(c, &o.data, st), st);
     if (!code)
         code = trainer_open(&a->t, &o, comm, st);
+    json_decref(o.data);
     if (code)
         return code;
     templates_keep(&a->templates, &a->t);

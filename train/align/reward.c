@@ -106,6 +106,7 @@ static int open_trainer(struct run *r, struct comm *comm, struct plm_status *st)
     code = comm_agree(comm, code, st);
     if (!code)
         code = trainer_open(&r->t, &o, comm, st);
+    json_decref(o.data);
     if (!code) {
         trainer_add_text(&r->t, CHAT_TEMPLATE_FILE, chat_template_json(r->templates.chat));
         trainer_add_text(&r->t, REWARD_FILE, r->statistics_text);
