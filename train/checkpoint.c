@@ -204,8 +204,7 @@ int checkpoint_save(const char *run_dir, const struct checkpoint *c, const struc
     int code = PLM_OK;
     remove_temporaries(run_dir);
     if (mkdir(temporary, 0777) != 0)
-        code = errno == ENOENT ? status_set(st, PLM_EIO, "the run directory '%s' is gone", run_dir)
-                               : status_set(st, PLM_EIO, "cannot create directory '%s': %s", temporary, strerror(errno));
+        code = status_set(st, PLM_EIO, "cannot create directory '%s': %s", temporary, strerror(errno));
     if (!code)
         code = write_all(temporary, c, state, st);
     if (!code)
@@ -214,6 +213,8 @@ int checkpoint_save(const char *run_dir, const struct checkpoint *c, const struc
         code = directory_sync(run_dir, st);
     if (code) {
         directory_remove(temporary, NULL);
+        if (access(run_dir, F_OK) != 0 && errno == ENOENT) /* it may go at any moment */
+            code = status_set(st, PLM_EIO, "the run directory '%s' is gone", run_dir);
         return status_prefix(st, "checkpoint of step %lld not saved (earlier ones are untouched)", (long long)state->step);
     }
     if (keep > 0)
