@@ -21,6 +21,6 @@ int command_sft(int argc, char **argv)
         "Fine-tune a model on conversations as the JSON file CONFIG says, or continue the run in its run_dir. The loss is on the answers only. Checkpoints are "
         "model directories with merged weights; with \"lora\" the PEFT adapter lies beside them. run_dir/best holds the model of the best evaluation. "
         "SIGINT and SIGTERM save and stop; the same command continues. Exit status: 0 when the run is complete, 128 + signal when it was stopped, 1 after "
-        "an error.\v"
+        "an error, 3 when nothing was learned.\v"
         "Example: mpirun -n 2 plm sft configs/sft.json --set run_dir=runs/sft --set phases.0.epochs=1", run);
 }

@@ -3,13 +3,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "data/utf8.h"
 #include "tools/exit_status.h"
 
 static char current[64] = "plm"; /* the command that runs, for error messages: the program has one */
 
 int command_fail(const struct plm_status *st)
 {
-    fprintf(stderr, "%s: error: %s\n", current, st->message);
+    char shown[3 * sizeof st->message + 1]; /* what a message quotes may be cut within a character, or be no UTF-8 */
+    int64_t replaced;
+    shown[utf8_repair(st->message, strlen(st->message), shown, &replaced)] = 0;
+    fprintf(stderr, "%s: error: %s\n", current, shown);
     return STATUS_ERROR;
 }
 
@@ -21,7 +25,8 @@ static void usage(FILE *out, const struct command *table, const char *example)
     fprintf(out, "\n%s COMMAND --help says more.\n\nExample:\n  %s\n", current, example);
     if (!strcmp(current, "plm"))
         fputs("\nExit status: 0 done, 1 an error (also: the output cannot be written), 2 the command line is wrong, 3 a job came to its end but learned\n"
-              "nothing, 128 + N ended or stopped by signal N. plm --version says what was built in.\n", out);
+              "nothing, 128 + N ended or stopped by signal N (a pipe that nobody reads is output that cannot be\n"
+              "written: 1). plm --version says what was built in.\n", out);
 }
 
 int command_dispatch(const struct command *table, const char *example, int argc, char **argv)

@@ -1,16 +1,12 @@
 /* plm: the program. Only here and in argp does the process end. */
 #include <argp.h>
-#include <errno.h>
-#include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "infer/ops/ops.h"
 #include "tools/command.h"
 #include "tools/exit_status.h"
+#include "tools/standard_streams.h"
 
 static const struct command commands[] = {
     {"tokenizer", "train a byte-level BPE, encode and decode", command_tokenizer},
@@ -34,17 +30,6 @@ static const struct command commands[] = {
     {"bench", "measure the machine and the kernels", command_bench},
     {NULL, NULL, NULL},
 };
-
-/* Whatever was printed is written out, or the exit status says that it is not: also when argp ends the program. */
-static void close_output(void)
-{
-    errno = 0;
-    const bool failed = ferror(stdout);
-    if ((fclose(stdout) != 0 && errno != EBADF) || failed) {
-        fprintf(stderr, "plm: error: standard output cannot be written%s%s\n", errno ? ": " : "", errno ? strerror(errno) : "");
-        _exit(STATUS_ERROR);
-    }
-}
 
 static int version(void)
 {
@@ -70,9 +55,8 @@ static int version(void)
 
 int main(int argc, char **argv)
 {
-    atexit(close_output);
+    standard_streams_open();
     argp_err_exit_status = STATUS_USAGE;
-    signal(SIGXFSZ, SIG_IGN); /* a file beyond the limit is a write that fails, with a message */
     if (argc == 2 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")))
         return version();
     return command_dispatch(commands, "plm generate model.gguf --prompt 'The hacker' -n 64", argc, argv);
