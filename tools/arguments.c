@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,4 +63,9 @@ void argument_only(struct argp_state *state, const char *what, const char *arg, 
     if (*slot)
         argp_error(state, "one %s only, found '%s' after '%s'", what, arg, *slot);
     *slot = arg;
+}
+
+void argument_unused(const char *name, const char *why)
+{
+    fprintf(stderr, "note: --%s has no effect %s\n", name, why);
 }

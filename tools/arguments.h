@@ -28,4 +28,7 @@ uint64_t argument_seed(struct argp_state *state, const char *name, const char *a
 /* Store the one positional argument `what`; a second one is a usage error. */
 void argument_only(struct argp_state *state, const char *what, const char *arg, const char **slot);
 
+/* Say on standard error that --NAME, which was given, changes nothing here: "note: --NAME has no effect WHY". */
+void argument_unused(const char *name, const char *why);
+
 #endif

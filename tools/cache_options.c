@@ -34,8 +34,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             memcpy(number, arg, n - 1);
             number[n - 1] = 0;
             o->cache_share = argument_number(state, "cache-budget", number) / 100;
+            if (!(o->cache_share > 0 && o->cache_share <= 1))
+                argp_error(state, "--cache-budget is '%s', expected a share above 0%% and up to 100%%", arg);
         } else {
-            o->cache_budget = argument_whole(state, "cache-budget", arg);
+            o->cache_budget = (int)argument_range(state, "cache-budget", arg, 1, INT32_MAX);
         }
         return 0;
     }

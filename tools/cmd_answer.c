@@ -24,7 +24,7 @@ struct arguments {
     struct plm_sampling sampling;
     int refinements, parallel, batch, threads;
     int64_t max_tokens, context, limit;
-    bool accept, json;
+    bool accept, json, refinements_given, parallel_given;
 };
 
 static const struct argp_option options[] = {
@@ -50,6 +50,35 @@ static const struct argp_option options[] = {
     {0},
 };
 
+static const struct {
+    const char *name;
+    bool parallel, refines;
+} strategies[] = {{"direct", false, false}, {"chain", false, true}, {"parallel", true, false}, {"chains", true, true}};
+
+static void note_unused(const struct arguments *a)
+{
+    for (size_t i = 0; i < sizeof strategies / sizeof *strategies; i++) {
+        if (strcmp(a->strategy, strategies[i].name) != 0)
+            continue;
+        if (!strategies[i].refines && a->refinements_given)
+            argument_unused("refinements", "without --strategy chain or chains");
+        if (!strategies[i].refines && a->refine_template)
+            argument_unused("refine-template", "without --strategy chain or chains");
+        if (!strategies[i].parallel && a->parallel_given)
+            argument_unused("parallel", "without --strategy parallel or chains");
+        if (!strategies[i].refines && a->accept)
+            argument_unused("accept", "without --strategy chain or chains");
+        if (strategies[i].parallel && a->sampling.temperature == 0)
+            fprintf(stderr, "note: at temperature 0 the %d answers of a question are the same\n", a->parallel);
+    }
+    if (a->set.n && !a->verifier)
+        argument_unused("set", "without a --verifier");
+    if (a->system && a->file)
+        argument_unused("system", "on the questions of a file: a row's messages have their own");
+    if (a->limit && a->question)
+        argument_unused("limit", "with --question");
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct arguments *a = state->input;
@@ -58,8 +87,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_QUESTION: a->question = arg; return 0;
     case 's': a->system = arg; return 0;
     case OPT_STRATEGY: a->strategy = arg; return 0;
-    case 'k': a->refinements = (int)argument_range(state, "refinements", arg, 1, 1000); return 0;
-    case 'p': a->parallel = (int)argument_range(state, "parallel", arg, 1, 1 << 16); return 0;
+    case 'k':
+        a->refinements_given = true;
+        a->refinements = (int)argument_range(state, "refinements", arg, 1, 1000);
+        return 0;
+    case 'p':
+        a->parallel_given = true;
+        a->parallel = (int)argument_range(state, "parallel", arg, 1, 1 << 16);
+        return 0;
     case OPT_VERIFIER: a->verifier = arg; return 0;
     case OPT_SET: text_list_argument(&a->set, arg, "set", TEXT_ANY, state); return 0;
     case OPT_ACCEPT: a->accept = true; return 0;
@@ -85,6 +120,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (a->accept && (!a->verifier || a->question))
             argp_error(state, "--accept wants a --verifier and a FILE with what answers are checked against");
         return 0;
+    case ARGP_KEY_SUCCESS: note_unused(a); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
@@ -96,11 +132,6 @@ static const struct argp parser = {options, parse, "MODEL [FILE]",
     "say what each turn is worth. " MODEL_HELP "\v"
     "Examples:\n  plm answer run/sft gsm8k_test.jsonl --strategy chain -k 3 --verifier gsm8k --out answers.jsonl\n"
     "  plm answer model.gguf --question 'What is 12 * 7?' --strategy parallel -p 16 --verifier number", children, 0, 0};
-
-static const struct {
-    const char *name;
-    bool parallel, refines;
-} strategies[] = {{"direct", false, false}, {"chain", false, true}, {"parallel", true, false}, {"chains", true, true}};
 
 static int set_strategy(struct strategy *s, const struct arguments *a, struct plm_status *st)
 {

@@ -9,6 +9,7 @@
 #include "tools/arguments.h"
 #include "tools/cache_options.h"
 #include "tools/command.h"
+#include "tools/exit_status.h"
 #include "tools/interrupt.h"
 #include "tools/message_input.h"
 #include "tools/open_model.h"
@@ -20,7 +21,7 @@
 
 struct arguments {
     const char *model, *system, *session_file, *template;
-    struct text_list stops;
+    struct text_list stops, system_file;
     int64_t n; /* 0: without end */
     struct plm_sampling sampling;
     struct plm_session_options session;
@@ -29,15 +30,17 @@ struct arguments {
     bool show_drafts;
 };
 
-enum { OPT_STOP = 256, OPT_SESSION, OPT_LOOKUP, OPT_TEMPLATE, OPT_REFINE, OPT_PARALLEL, OPT_DRAFTS, OPT_REFINE_TEMPLATE, MOST_DRAFTED = 64 };
+enum { OPT_STOP = 256, OPT_SESSION, OPT_LOOKUP, OPT_TEMPLATE, OPT_REFINE, OPT_PARALLEL, OPT_DRAFTS,
+       OPT_REFINE_TEMPLATE, OPT_SYSTEM_FILE, MOST_DRAFTED = 64 };
 
 static const struct argp_option options[] = {
     {"system", 's', "TEXT", 0, "the system message (default: what the template says; ChatML: You are a helpful assistant)", 0},
+    {"system-file", OPT_SYSTEM_FILE, "FILE", 0, "the same, from a file; one newline at its end is not part of it", 0},
     {"template", OPT_TEMPLATE, "FILE", 0,
      "a chat template (Jinja, or JSON: system, turn, end, generation) instead of the one the model came with, or else "
      "ChatML", 0},
     {"tokens", 'n', "N", 0, "at most N tokens in an answer (default 512); 0 or -1: without end", 0},
-    {"stop", OPT_STOP, "TEXT", 0, "an answer ends before this text, \\n is a newline; may be given several times", 0},
+    {"stop", OPT_STOP, "TEXT", 0, "an answer ends before this text (" ESCAPES_HELP "); may be given several times", 0},
     {"lookup", OPT_LOOKUP, "N", 0, "draft up to N tokens from earlier text and verify them together: the same answers, "
                                  "sooner where text repeats (default 0)", 0},
     {"session", OPT_SESSION, "FILE", 0, "go on with the conversation kept there, and keep it there at the end", 0},
@@ -52,6 +55,10 @@ static const struct argp_option options[] = {
 static void check_refinement(const struct arguments *a, struct argp_state *state)
 {
     const struct plm_session_options *s = &a->session;
+    if (s->lookup && s->cache_policy && strcmp(s->cache_policy, "full") != 0)
+        argp_error(state, "--lookup is for the full cache: leave out --cache-policy");
+    if (a->parallel > 1 && a->sampling.temperature == 0)
+        fprintf(stderr, "note: at temperature 0 the %d answers of --parallel are the same\n", a->parallel);
     if (a->refinements == 0 && a->parallel < 2) {
         if (a->show_drafts || a->refine_template)
             argp_error(state, "--show-drafts and --refine-template are for --refine");
@@ -68,9 +75,16 @@ static void check_refinement(const struct arguments *a, struct argp_state *state
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct arguments *a = state->input;
+    struct plm_status st = {0};
     switch (key) {
     case ARGP_KEY_INIT: state->child_inputs[0] = &a->sampling, state->child_inputs[1] = &a->session; return 0;
     case 's': a->system = arg; return 0;
+    case OPT_SYSTEM_FILE:
+        if (!strcmp(arg, "-"))
+            argp_error(state, "--system-file is '-', expected a file: messages come from standard input");
+        if (text_list_read_whole(&a->system_file, arg, &st))
+            argp_failure(state, STATUS_ERROR, 0, "error: %s", st.message);
+        return 0;
     case OPT_TEMPLATE: a->template = arg; return 0;
     case 'n': a->n = argument_range(state, "tokens", arg, -1, INT32_MAX); a->n += a->n < 0; return 0;
     case OPT_STOP: text_list_argument(&a->stops, arg, "stop", TEXT_ESCAPED, state); return 0;
@@ -85,6 +99,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (!a->model)
             argp_error(state, "MODEL is required");
+        if (a->system_file.n > 1 || (a->system_file.n && a->system))
+            argp_error(state, "give the system message once: --system or --system-file");
+        if (a->system_file.n)
+            a->system = a->system_file.items[0];
         return 0;
     case ARGP_KEY_SUCCESS: check_refinement(a, state); return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -274,6 +292,7 @@ int command_chat(int argc, char **argv)
         fprintf(stderr, "%lld of %lld drafted tokens accepted\n", (long long)accepted, (long long)drafted);
     }
     text_list_free(&a.stops);
+    text_list_free(&a.system_file);
     free(c.tokens.data);
     refined_chat_reset(&c.refined);
     encoder_free(c.encoder);

@@ -87,6 +87,8 @@ static error_t build_parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (!o->tokenizer_path || !o->directory)
             argp_error(state, "%s is required", o->tokenizer_path ? "--out" : "--tokenizer");
+        if (o->valid_fraction == 0 && o->valid_text)
+            argp_error(state, "--keep-valid-text wants a --valid-fraction above 0: nothing is held out");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -403,6 +403,9 @@ static void show_summary(struct preview *p)
     }
     if (p->unread.bad_arguments)
         printf("%lld tool calls whose arguments are texts that hold no JSON\n", (long long)p->unread.bad_arguments);
+    if (p->a->count && p->a->row > p->rows)
+        fprintf(stderr, "note: no row is shown: --row is %d, the file has %lld rows\n", p->a->row,
+                (long long)p->rows);
     if (p->used == 0)
         return;
     printf("%-16s%10s%8s%8s%8s%8s%8s\n", "", "mean", "min", "50 %", "90 %", "99 %", "max");

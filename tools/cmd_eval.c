@@ -133,7 +133,7 @@ static int command_perplexity(int argc, char **argv)
 /* --- choice --- */
 
 static const struct argp_option choice_options[] = {
-    {"delimiter", OPT_DELIMITER, "TEXT", 0, "between context and choice; \\n is a newline (default: nothing)", 0},
+    {"delimiter", OPT_DELIMITER, "TEXT", 0, "between context and choice; " ESCAPES_HELP " (default: nothing)", 0},
     {"limit", OPT_LIMIT, "N", 0, "the first N rows; 0: all (default)", 0},
     {"items", OPT_ITEMS, "FILE", 0, "write each row's log-probabilities and choices to this JSONL file", 0},
     {"batch", OPT_BATCH, "N", 0, "choices of a row that are scored together (default 16)", 0},
@@ -176,9 +176,9 @@ static int command_choice(int argc, char **argv)
 /* --- exact --- */
 
 static const struct argp_option exact_options[] = {
-    {"template", OPT_TEMPLATE, "TEXT", 0, "the prompt, with {field} for a field of the row and \\n for a newline (default: {prompt}, or "
+    {"template", OPT_TEMPLATE, "TEXT", 0, "the prompt, with {field} for a field of the row; " ESCAPES_HELP " (default: {prompt}, or "
                                           "for rows with a question 'Question: {question}\\nAnswer:')", 0},
-    {"stop", OPT_STOP, "TEXT", 0, "generation ends before this text; may be given several times (default \\n\\n)", 0},
+    {"stop", OPT_STOP, "TEXT", 0, "generation ends before this text (" ESCAPES_HELP "); may be given several times (default \\n\\n)", 0},
     {"extract", OPT_EXTRACT, "RULE", 0, "the answer in the text: last-number (default), gsm8k (the number after ####), line or all", 0},
     {"max-tokens", OPT_MAX_TOKENS, "N", 0, "generate at most N tokens (default 256)", 0},
     {"special", OPT_SPECIAL, 0, 0, "read special tokens such as <|im_start|> in the prompt", 0},

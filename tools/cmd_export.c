@@ -87,6 +87,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "--type '%s': a directory holds f32, f16 or bf16; quantised weights go into GGUF", a->type.name);
         if (a->shard_bytes && !a->hf)
             argp_error(state, "--shard-size is for --format hf: a GGUF file is one file");
+        if (a->name && a->hf)
+            argument_unused("name", "with --format hf: a directory holds no name");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }

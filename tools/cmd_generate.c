@@ -5,7 +5,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/utf8.h"
 #include "infer/base/log.h"
 #include "infer/model/session.h"
 #include "tools/arguments.h"
@@ -23,7 +22,7 @@
 struct arguments {
     const char *model, *session_file;
     struct text_list prompts, stops, choices;
-    bool json;
+    bool json, tokens_given;
     struct plm_session_options session;
     struct generation_options generation;
 };
@@ -34,14 +33,16 @@ static const struct argp_option options[] = {
     {"prompt", 'p', "TEXT", 0, "the text to continue (required); may be given several times, one after the other", 0},
     {"prompt-file", OPT_PROMPT_FILE, "FILE", 0, "the same, from a file, or with - from standard input; one newline at its end is not part of it", 0},
     {"tokens", 'n', "N", 0, "generate at most N tokens (default 128); 0 or -1: without end, until Ctrl-C or a full context", 0},
-    {"stop", OPT_STOP, "TEXT", 0, "end before this text, \\n is a newline; may be given several times", 0},
+    {"stop", OPT_STOP, "TEXT", 0, "end before this text (" ESCAPES_HELP "); may be given several times", 0},
     {"samples", OPT_SAMPLES, "N", 0, "N continuations of each prompt, generated as one batch (default 1)", 0},
     {"lookup", OPT_LOOKUP, "N", 0, "draft up to N tokens from earlier text and verify them together: the same text, "
                                  "sooner where it repeats (default 0)", 0},
     {"logprobs", OPT_LOGPROBS, "K", 0, "the log-probability of every token, and of the K likeliest beside it", 0},
     {"choice", OPT_CHOICE, "TEXT", 0, "generate nothing: print the log-probability of this continuation, which is taken as it stands (\\n is a backslash and an n); may be given several times", 0},
-    {"choices", OPT_CHOICES, "FILE", 0, "the same for every line of FILE, as it stands", 0},
-    {"session", OPT_SESSION, "FILE", 0, "keep the cache there: what the prompt has in common with it is not computed again", 0},
+    {"choices", OPT_CHOICES, "FILE", 0, "the same for every line of FILE (-: standard input), as it stands", 0},
+    {"session", OPT_SESSION, "FILE", 0,
+     "keep the cache there (of --samples the first one's): what the prompt has in common with it is not "
+     "computed again", 0},
     {"threads", 't', "N", 0, "threads; 0: one per processor (default)", 0},
     {"json", OPT_JSON, 0, 0, "print one JSON object per prompt, with text, token ids and timings, instead of the text", 0},
     {"ignore-eos", OPT_IGNORE_EOS, 0, 0, "go on after a token that ends a text", 0},
@@ -54,11 +55,23 @@ static void check_combinations(const struct arguments *a, struct argp_state *sta
     const struct generation_options *g = &a->generation;
     if (!a->model || a->prompts.n == 0)
         argp_error(state, "MODEL and --prompt (or --prompt-file) are required");
-    if (g->lookup && (g->samples > 1 || a->session.cache_policy))
+    if (g->lookup && (g->samples > 1 || (a->session.cache_policy && strcmp(a->session.cache_policy, "full") != 0)))
         argp_error(state, "--lookup is for one sample and the full cache: leave out --samples and --cache-policy");
     if (a->choices.n && (g->samples > 1 || g->lookup || a->session_file || a->stops.n || g->logprobs >= 0 || a->session.cache_policy ||
                          a->session.cache_type))
         argp_error(state, "--choice generates nothing: only --prompt, --context, --threads, --special and --json go with it");
+    if (a->choices.n) {
+        static const char why[] = "with --choice, which generates nothing";
+        sampling_unused(why);
+        if (a->tokens_given)
+            argument_unused("tokens", why);
+        if (g->ignore_eos)
+            argument_unused("ignore-eos", why);
+        if (a->session.dense)
+            argument_unused("dense", why);
+    } else if (g->samples > 1 && g->sampling.temperature == 0) {
+        fprintf(stderr, "note: at temperature 0 the %d samples are the same\n", g->samples);
+    }
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -73,7 +86,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (text_list_read_whole(&a->prompts, arg, &st))
             argp_failure(state, STATUS_ERROR, 0, "error: %s", st.message);
         return 0;
-    case 'n': g->max_tokens = argument_range(state, "tokens", arg, -1, INT32_MAX); g->max_tokens += g->max_tokens < 0; return 0;
+    case 'n':
+        a->tokens_given = true;
+        g->max_tokens = argument_range(state, "tokens", arg, -1, INT32_MAX);
+        g->max_tokens += g->max_tokens < 0;
+        return 0;
     case 't': a->session.n_threads = argument_whole(state, "threads", arg); return 0;
     case OPT_STOP: text_list_argument(&a->stops, arg, "stop", TEXT_ESCAPED, state); return 0;
     case OPT_SAMPLES: g->samples = (int)argument_range(state, "samples", arg, 1, 1024); return 0;
@@ -122,21 +139,11 @@ static int tokenize(const struct plm_model *model, const char *prompt, bool spec
 
 static double rate(size_t n, double seconds) { return seconds > 0 ? (double)n / seconds : 0; }
 
-/* A cut token may end inside a character, which JSON cannot hold: U+FFFD takes its place. NULL when memory is short. */
-static json_t *clean_string(const char *text, size_t n)
-{
-    char *clean = malloc(3 * n + 1);
-    int64_t replaced;
-    json_t *v = clean ? json_stringn(clean, utf8_repair(text ? text : "", n, clean, &replaced)) : NULL;
-    free(clean);
-    return v;
-}
-
 static json_t *token_json(const struct generation *g, int32_t token, double log_prob)
 {
     const char *bytes;
     const size_t n = plm_token_bytes(g->model, token, true, &bytes);
-    return json_pack("{s:i, s:o, s:f}", "token", token, "text", clean_string(bytes, n), "logprob", log_prob);
+    return json_pack("{s:i, s:o, s:f}", "token", token, "text", result_text(bytes, n), "logprob", log_prob);
 }
 
 static json_t *log_probs_json(const struct generation *g, const struct sample *s)
@@ -158,7 +165,7 @@ static json_t *sample_json(const struct generation *g, const struct sample *s)
     json_t *ids = json_array();
     for (size_t i = 0; i < s->n; i++)
         json_array_append_new(ids, json_integer(s->tokens[i]));
-    json_t *v = json_pack("{s:o, s:o, s:s, s:I}", "text", clean_string(s->text.data, s->text.length), "tokens", ids, "finish_reason", s->finish,
+    json_t *v = json_pack("{s:o, s:o, s:s, s:I}", "text", result_text(s->text.data, s->text.length), "tokens", ids, "finish_reason", s->finish,
                           "generated_tokens", (json_int_t)s->n);
     if (v && g->o->logprobs >= 0)
         json_object_set_new(v, "logprobs", log_probs_json(g, s));
@@ -168,7 +175,7 @@ static json_t *sample_json(const struct generation *g, const struct sample *s)
 /* One object per prompt: the fields of the sample in it, or those of all in "samples". */
 static int print_json(const struct generation *g, const char *prompt, struct plm_status *st)
 {
-    json_t *root = json_pack("{s:o}", "prompt", clean_string(prompt, strlen(prompt))), *samples = json_array();
+    json_t *root = json_pack("{s:o}", "prompt", result_text(prompt, strlen(prompt))), *samples = json_array();
     for (int i = 0; i < g->o->samples; i++)
         json_array_append_new(samples, sample_json(g, &g->samples[i]));
     if (root && g->o->samples == 1)
@@ -191,7 +198,7 @@ static void print_token(const struct generation *g, int32_t token, double log_pr
 {
     const char *bytes;
     const size_t n = plm_token_bytes(g->model, token, true, &bytes);
-    json_t *text = clean_string(bytes, n);
+    json_t *text = result_text(bytes, n);
     printf("%10.6f ", log_prob);
     json_dumpf(text, stdout, JSON_ENCODE_ANY);
     json_decref(text);

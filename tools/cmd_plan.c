@@ -33,6 +33,35 @@ static const struct argp_option options[] = {
     {0},
 };
 
+static bool is_training(const struct arguments *a)
+{
+    const size_t n = strlen(a->what);
+    return n > 5 && !strcmp(a->what + n - 5, ".json");
+}
+
+static void note_unused(const struct arguments *a)
+{
+    static const char training[] = "on a training run, whose configuration says it all";
+    const struct plm_session_options *s = &a->session;
+    if (!is_training(a)) {
+        if (a->ranks > 1)
+            argument_unused("ranks", "on a model: it is for the configuration of a training run");
+        return;
+    }
+    if (a->batch > 1)
+        argument_unused("batch", training);
+    if (s->n_threads)
+        argument_unused("threads", training);
+    if (s->context)
+        argument_unused("context", training);
+    if (s->cache_type)
+        argument_unused("cache-type", training);
+    if (s->cache_policy)
+        argument_unused("cache-policy", training);
+    if (s->dense)
+        argument_unused("dense", training);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct arguments *a = state->input;
@@ -46,6 +75,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (!a->what)
             argp_error(state, "MODEL or CONFIG is required");
         return 0;
+    case ARGP_KEY_SUCCESS: note_unused(a); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
 }
@@ -184,7 +214,5 @@ int command_plan(int argc, char **argv)
     struct arguments a = {.batch = 1, .ranks = 1};
     struct plm_status st = {0};
     argp_parse(&parser, argc, argv, 0, NULL, &a);
-    const size_t n = strlen(a.what);
-    const bool training = n > 5 && !strcmp(a.what + n - 5, ".json");
-    return (training ? plan_training(&a, &st) : plan_model(&a, &st)) ? command_fail(&st) : 0;
+    return (is_training(&a) ? plan_training(&a, &st) : plan_model(&a, &st)) ? command_fail(&st) : 0;
 }

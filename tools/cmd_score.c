@@ -31,7 +31,7 @@ static const struct argp_option options[] = {
                                      "given several times", 0},
     {"config", OPT_CONFIG, "FILE", 0, "read the scorer from a JSON file, written as under \"scorer\" of a run's configuration", 0},
     {"tasks", OPT_TASKS, "FILE", 0, "FILE holds answers as a rollout writes them, to the tasks of this one", 0},
-    {"text", OPT_TEXT, "TEXT", 0, "the answer to score, with {field} for a field of the row (default: completion, response or output, else the row's "
+    {"text", OPT_TEXT, "TEXT", 0, "the answer to score, with {field} for a field of the row; " ESCAPES_HELP " (default: completion, response or output, else the row's "
                                   "own answer, which should pass)", 0},
     {"field", OPT_FIELD, "NAME=FIELD", 0, "read the standard field NAME (prompt, answer, tests ...) from FIELD; may be given several times", 0},
     {"limit", OPT_LIMIT, "N", 0, "the first N rows; 0: all (default)", 0},

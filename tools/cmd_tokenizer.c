@@ -295,7 +295,8 @@ static const struct argp encode_argp = {
 
 static const struct argp decode_argp = {
     decode_options, code_parse, "[ID...|-]",
-    "Print the text of token ids, given as arguments or on standard input, separated by spaces, commas or newlines."
+    "Print the text of token ids, given as arguments or on standard input, separated by spaces, commas or newlines. "
+    "The bytes are written as they are: ids that end within a character are no whole UTF-8."
     "\vExample:\n  plm tokenizer decode --tokenizer run/tokenizer.json 39 68 79",
     NULL, NULL, NULL};
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,29 +34,32 @@ static const char *prompt_of(EditLine *editor)
     return "> ";
 }
 
-enum { PASTE_MOST = 1 << 20 };
-
-/* What a terminal sends between ESC [200~ and ESC [201~ is text, newlines and all. */
+/* What a terminal sends between ESC [200~ and ESC [201~ is text, newlines and all. Memory that runs out loses the rest
+ * of it, but does not turn it into keys. */
 static unsigned char paste(EditLine *editor, int key)
 {
     static const wchar_t end[] = L"\033[201~";
     const size_t n_end = sizeof end / sizeof *end - 1;
-    size_t n = 0, capacity = 1024;
-    wchar_t *text = malloc(capacity * sizeof *text), c;
+    size_t n = 0, capacity = 1024, ended = 0; /* ended: characters of the end that were just read */
+    wchar_t *text = malloc(capacity * sizeof *text), c, before = 0;
+    bool lost = !text;
     (void)key;
-    while (text && n < PASTE_MOST && el_wgetc(editor, &c) == 1) {
-        if (n + 1 >= capacity) {
+    while (ended < n_end && el_wgetc(editor, &c) == 1) {
+        ended = c == end[ended] ? ended + 1 : c == end[0];
+        const bool one_end = c == L'\n' && before == L'\r'; /* CR and newline are one end of a line */
+        before = c;
+        if (!lost && !one_end && n + 1 >= capacity) {
             wchar_t *grown = realloc(text, (capacity *= 2) * sizeof *text);
-            if (!grown)
-                break;
-            text = grown;
+            lost = !grown;
+            text = grown ? grown : text;
         }
-        text[n++] = c == L'\r' ? L'\n' : c;
-        if (n >= n_end && !wmemcmp(text + n - n_end, end, n_end)) {
-            n -= n_end;
-            break;
-        }
+        if (!lost && !one_end)
+            text[n++] = c == L'\r' ? L'\n' : c;
     }
+    if (lost)
+        fprintf(stderr, "warning: out of memory for what was pasted: only its beginning is there\n");
+    else if (ended == n_end)
+        n -= n_end;
     while (n > 0 && text[n - 1] == L'\n') /* what was copied with its last newline waits for Return like the rest */
         n--;
     if (text) {
@@ -64,6 +68,18 @@ static unsigned char paste(EditLine *editor, int key)
     }
     free(text);
     return CC_REDISPLAY;
+}
+
+#define PASTE_ON "\033[?2004h" /* the terminal marks what is pasted */
+#define PASTE_OFF "\033[?2004l"
+
+/* A signal that ends the program at the prompt: libedit has set the terminal back, all but this. */
+static void leave(int number)
+{
+    const ssize_t written = write(STDOUT_FILENO, PASTE_OFF, sizeof PASTE_OFF - 1);
+    (void)written;
+    signal(number, SIG_DFL);
+    raise(number);
 }
 
 /* libedit reads characters of the locale: without UTF-8 in it, it would drop what is not ASCII. */
@@ -93,20 +109,33 @@ static void open_editor(struct message_input *in)
     el_set(in->editor, EL_PROMPT, prompt_of);
     el_set(in->editor, EL_EDITOR, "emacs");
     el_set(in->editor, EL_SIGNAL, 1);
+    /* libedit lets the terminal swap CR and newline: a CR and a newline of a paste could not be told from two lines. */
+    el_set(in->editor, EL_SETTY, "-d", "-icrnl", "-inlcr", NULL);
     el_set(in->editor, EL_HIST, history, in->history);
     el_source(in->editor, NULL);
     el_set(in->editor, EL_ADDFN, "plm-paste", "insert what the terminal pastes", paste);
     el_set(in->editor, EL_BIND, "\033[200~", "plm-paste", NULL);
     el_set(in->editor, EL_BIND, "\t", "ed-insert", NULL);
-    fputs("\033[?2004h", stdout); /* bracketed paste */
-    fflush(stdout);
 }
 
 static int read_edited(struct message_input *in, char **line, size_t *n, struct plm_status *st)
 {
     int count = 0;
     HistEvent event;
+    static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    struct sigaction before[4];
+    const struct sigaction on = {.sa_handler = leave};
+    for (int i = 0; i < 4; i++)
+        if (sigaction(ends[i], NULL, &before[i]) == 0 && before[i].sa_handler == SIG_DFL)
+            sigaction(ends[i], &on, NULL);
+    el_set(in->editor, EL_PREP_TERM, 1); /* before the prompt: what is typed at it is no line of the terminal */
+    fputs(PASTE_ON, stdout);
+    fflush(stdout);
     const char *text = el_gets(in->editor, &count);
+    fputs(PASTE_OFF, stdout);
+    fflush(stdout);
+    for (int i = 0; i < 4; i++)
+        sigaction(ends[i], &before[i], NULL);
     if (!text || count <= 0)
         return PLM_OK;
     *n = strlen(text);
@@ -139,11 +168,8 @@ void message_input_close(struct message_input *in)
     if (!in)
         return;
 #ifdef HAVE_LIBEDIT
-    if (in->editor) {
-        fputs("\033[?2004l", stdout);
-        fflush(stdout);
+    if (in->editor)
         el_end(in->editor);
-    }
     if (in->history)
         history_end(in->history);
 #endif

@@ -16,7 +16,7 @@ struct view {
     int turn;  /* shown now; -1: none */
     bool last; /* the last turn has been shown as it was made */
     struct text_stream out;
-    bool failed; /* to write */
+    struct plm_status written; /* what went wrong as it was shown */
 };
 
 static int add_message(struct refined_chat *c, const char *role, const char *content, struct plm_status *st)
@@ -47,6 +47,15 @@ void refined_chat_reset(struct refined_chat *c)
     c->capacity = 0;
 }
 
+/* The text of a turn is over: a character that is not complete is replaced. */
+static void end_turn(struct view *v, bool draft)
+{
+    if (!v->written.code)
+        text_stream_end(&v->out, stdout, &v->written);
+    puts(draft && v->dim ? "\033[0m" : "");
+    fflush(stdout);
+}
+
 /* Drafts are shown when asked for, the last turn of a single chain always. */
 static bool show(void *ctx, int chain, int turn, const char *bytes, size_t n)
 {
@@ -59,13 +68,12 @@ static bool show(void *ctx, int chain, int turn, const char *bytes, size_t n)
             printf(v->dim ? "\033[2m" : "[draft %d] ", turn);
         v->turn = n ? turn : -1;
         v->last = v->last || !draft;
-        struct plm_status st = {0};
-        v->failed |= text_stream_put(&v->out, stdout, bytes ? bytes : "", n, &st) != PLM_OK;
+        if (!v->written.code && n)
+            text_stream_put(&v->out, stdout, bytes, n, &v->written);
         if (!n)
-            printf(draft && v->dim ? "\033[0m\n" : "\n");
-        fflush(stdout);
+            end_turn(v, draft);
     }
-    return !*v->interrupted;
+    return !*v->interrupted && !v->written.code;
 }
 
 int refined_chat_answer(struct refined_chat *c, const char *message, struct plm_status *st)
@@ -83,10 +91,11 @@ int refined_chat_answer(struct refined_chat *c, const char *message, struct plm_
     code = plm_answer(c->model, c->messages, c->n, &o, &answer, st);
     interrupt_release();
     if (v.turn >= 0) /* stopped in its middle */
-        puts(v.dim ? "\033[0m" : "");
-    if (!code && !v.last)
-        puts(answer);
-    fflush(stdout);
+        end_turn(&v, v.dim);
+    if (!code && !v.last && !text_stream_put(&v.out, stdout, answer, strlen(answer), &v.written))
+        end_turn(&v, false);
+    if (v.written.code)
+        code = status_set(st, v.written.code, "%s", v.written.message);
     if (!code)
         code = add_message(c, "assistant", answer, st);
     else

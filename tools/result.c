@@ -2,13 +2,25 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "data/utf8.h"
 
 enum { CELL = 512 };
 
 int result_failed(struct plm_status *st)
 {
     return status_set(st, PLM_ENOMEM, "out of memory for the result, or a file name that is not UTF-8, which JSON cannot hold");
+}
+
+json_t *result_text(const char *text, size_t n)
+{
+    char *clean = malloc(3 * n + 1);
+    int64_t replaced;
+    json_t *v = clean ? json_stringn(clean, utf8_repair(text ? text : "", n, clean, &replaced)) : NULL;
+    free(clean);
+    return v;
 }
 
 void wilson_interval(int64_t k, int64_t n, double *low, double *high)
@@ -37,7 +49,10 @@ static void format_value(const json_t *v, char cell[CELL])
 {
     size_t n = 0;
     if (json_is_string(v)) {
-        snprintf(cell, CELL, "%s", json_string_value(v));
+        const char *text = json_string_value(v);
+        const size_t most = CELL - sizeof "...", whole = strlen(text);
+        const size_t shown = whole <= most ? whole : utf8_valid_prefix(text, most); /* characters are not cut */
+        snprintf(cell, CELL, "%.*s%s", (int)shown, text, shown < whole ? "..." : "");
     } else if (json_is_integer(v)) {
         snprintf(cell, CELL, "%lld", (long long)json_integer_value(v));
     } else if (json_is_real(v)) {

@@ -17,6 +17,10 @@ int result_print(FILE *out, const json_t *result, bool as_json, struct plm_statu
 /* {"correct", "accuracy", "interval_95"} for k of n, added to `row`: the interval is Wilson's score interval, null for n = 0. */
 int result_add_accuracy(json_t *row, int64_t k, int64_t n, struct plm_status *st);
 
+/* Text for JSON, which holds only UTF-8: U+FFFD takes the place of a character that is not complete or not valid, and
+ * of NUL. NULL when memory is short. */
+json_t *result_text(const char *text, size_t n);
+
 /* json_pack and json_object_set_new fail only when memory is short or text is not UTF-8: the one message for both. */
 int result_failed(struct plm_status *st);
 

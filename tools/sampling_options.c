@@ -21,15 +21,26 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static bool seed_given;
-static const char *cut_given; /* an option that greedy decoding does not look at */
+static unsigned given; /* bit i: option i of the table */
+
+static bool was_given(int key) { return given >> (key - OPT_TEMPERATURE) & 1; }
+
+/* Options that are given: those without effect are named. */
+static void note_unused(const struct plm_sampling *s)
+{
+    static const int greedy[] = {OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_SEED};
+    for (int i = 0; i < 4; i++)
+        if (s->temperature == 0 && was_given(greedy[i]))
+            argument_unused(options[greedy[i] - OPT_TEMPERATURE].name, "at temperature 0");
+    if (was_given(OPT_WINDOW) && s->repetition_penalty == 1)
+        argument_unused("repetition-window", "without a --repetition-penalty");
+}
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct plm_sampling *s = state->input;
-    if (key == OPT_TOP_K || key == OPT_TOP_P || key == OPT_MIN_P || key == OPT_SEED)
-        cut_given = key == OPT_TOP_K ? "top-k" : key == OPT_TOP_P ? "top-p" : key == OPT_MIN_P ? "min-p" : "seed";
-    seed_given |= key == OPT_SEED;
+    if (key >= OPT_TEMPERATURE && key <= OPT_SEED)
+        given |= 1u << (key - OPT_TEMPERATURE);
     switch (key) {
     case OPT_TEMPERATURE: s->temperature = (float)argument_number(state, "temperature", arg); return 0;
     case OPT_TOP_K: s->top_k = argument_whole(state, "top-k", arg); return 0;
@@ -39,8 +50,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_WINDOW: s->repetition_window = argument_whole(state, "repetition-window", arg); return 0;
     case OPT_SEED: s->seed = argument_seed(state, "seed", arg); return 0;
     case ARGP_KEY_SUCCESS:
-        if (s && s->temperature == 0 && cut_given)
-            fprintf(stderr, "note: --%s has no effect at temperature 0\n", cut_given);
+        if (s)
+            note_unused(s);
         return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -48,9 +59,16 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 const struct argp sampling_argp = {options, parse, 0, 0, 0, 0, 0};
 
+void sampling_unused(const char *why)
+{
+    for (int key = OPT_TEMPERATURE; key <= OPT_SEED; key++)
+        if (was_given(key))
+            argument_unused(options[key - OPT_TEMPERATURE].name, why);
+}
+
 void sampling_seed_random(struct plm_sampling *s)
 {
-    if (seed_given || s->temperature == 0)
+    if (was_given(OPT_SEED) || s->temperature == 0)
         return;
     if (getrandom(&s->seed, sizeof s->seed, 0) != sizeof s->seed)
         s->seed = (uint64_t)time(NULL);

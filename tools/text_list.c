@@ -49,53 +49,72 @@ static ssize_t without_end(const char *text, ssize_t n)
     return n;
 }
 
+/* "-": standard input. NULL with a message in st. */
+static FILE *open_text(const char *path, struct plm_status *st)
+{
+    FILE *f = !strcmp(path, "-") ? stdin : fopen(path, "r");
+    if (!f)
+        status_set(st, PLM_EIO, "cannot open '%s': %s", path, strerror(errno));
+    return f;
+}
+
+static int close_text(FILE *f, const char *path, int code, struct plm_status *st)
+{
+    if (!code && ferror(f))
+        code = status_set(st, PLM_EIO, "cannot read '%s': %s", path, strerror(errno));
+    if (f != stdin)
+        fclose(f);
+    return code;
+}
+
+static size_t mark_of(const char *text, ssize_t n)
+{
+    return n >= 3 && !memcmp(text, byte_order_mark, 3) ? 3 : 0;
+}
+
 int text_list_read_whole(struct text_list *l, const char *path, struct plm_status *st)
 {
-    const bool standard = !strcmp(path, "-");
-    FILE *f = standard ? stdin : fopen(path, "r");
+    FILE *f = open_text(path, st);
     char *text = NULL;
     size_t capacity = 0;
+    if (!f)
+        return st->code;
     errno = 0;
-    const ssize_t got = f ? getdelim(&text, &capacity, 0, f) : -1;
+    const ssize_t got = getdelim(&text, &capacity, 0, f), n = got > 0 ? got : 0;
+    const size_t mark = mark_of(text, n);
     int code = PLM_OK;
-    if (!f || ferror(f))
-        code = status_set(st, PLM_EIO, "cannot read '%s': %s", path, strerror(errno));
-    else if (got > 0 && text[got - 1] == 0)
-        code = status_set(st, PLM_EFORMAT, "'%s' has a NUL at byte %zd: it is no text", path, got);
-    ssize_t n = got > 0 ? got : 0;
-    const bool mark = n >= 3 && !memcmp(text, byte_order_mark, 3);
-    n -= mark ? 3 : 0;
-    if (!code && !add(l, text ? text + (mark ? 3 : 0) : "", (size_t)without_end(text ? text + (mark ? 3 : 0) : "", n)))
+    if (n > 0 && text[n - 1] == 0)
+        code = status_set(st, PLM_EFORMAT, "'%s' has a NUL at byte %zd, expected text in UTF-8", path, n);
+    if (!code && !add(l, n ? text + mark : "", (size_t)without_end(n ? text + mark : "", n - (ssize_t)mark)))
         code = status_no_memory(st, (size_t)n, "a text");
-    if (f && !standard)
-        fclose(f);
     free(text);
-    return code;
+    return close_text(f, path, code, st);
 }
 
 int text_list_read(struct text_list *l, const char *path, struct plm_status *st)
 {
-    FILE *f = fopen(path, "r");
+    FILE *f = open_text(path, st);
     char *line = NULL;
     size_t capacity = 0;
     const int before = l->n;
-    bool first = true;
-    int code = f ? PLM_OK : status_set(st, PLM_EIO, "cannot read '%s': %s", path, strerror(errno));
-    for (ssize_t n; !code && (n = getline(&line, &capacity, f)) >= 0;) {
-        const bool mark = first && n >= 3 && !memcmp(line, byte_order_mark, 3);
-        const char *text = line + (mark ? 3 : 0);
-        n = without_end(text, n - (mark ? 3 : 0));
-        first = false;
-        if (n > 0 && !add(l, text, (size_t)n))
+    int code = PLM_OK;
+    if (!f)
+        return st->code;
+    errno = 0;
+    long long number = 1;
+    for (ssize_t n; !code && (n = getline(&line, &capacity, f)) >= 0; number++) {
+        const size_t mark = number == 1 ? mark_of(line, n) : 0;
+        n = without_end(line + mark, n - (ssize_t)mark);
+        if (memchr(line + mark, 0, (size_t)n))
+            code = status_set(st, PLM_EFORMAT, "'%s':%lld has a NUL, expected one text in UTF-8 per line", path,
+                              number);
+        else if (n > 0 && !add(l, line + mark, (size_t)n))
             code = status_no_memory(st, (size_t)n, "a line");
     }
-    if (!code && ferror(f))
-        code = status_set(st, PLM_EIO, "cannot read '%s': %s", path, strerror(errno));
+    free(line);
+    code = close_text(f, path, code, st);
     if (!code && l->n == before)
         code = status_set(st, PLM_EINVAL, "'%s' is empty, expected one text per line", path);
-    if (f)
-        fclose(f);
-    free(line);
     return code;
 }
 

@@ -12,6 +12,9 @@ struct text_list {
     int n;
 };
 
+/* How the help of an option says that text_unescape reads it. */
+#define ESCAPES_HELP "\\n is a newline, \\t a tab, \\\\ a backslash"
+
 /* \n, \t and \\ in place. */
 char *text_unescape(char *text);
 
@@ -23,8 +26,8 @@ enum text_rule { TEXT_ANY, TEXT_RAW, TEXT_ESCAPED };
 void text_list_argument(struct text_list *l, const char *arg, const char *name, enum text_rule rule,
                         struct argp_state *state);
 
-/* Add every line of a file that is not empty, as it stands, without its end (a newline, or CR and newline); a byte
- * order mark is dropped. */
+/* Add every line of a file ("-": standard input) that is not empty, as it stands, without its end (a newline, or CR and
+ * newline); a byte order mark is dropped. A NUL is an error. */
 int text_list_read(struct text_list *l, const char *path, struct plm_status *st);
 
 /* Add a whole file ("-": standard input) as one text, without a byte order mark and one newline at its end. A NUL in it

@@ -74,15 +74,19 @@ static int best(const struct weighing *w, int unit)
     return at;
 }
 
+static json_t *shown(const char *text) { return result_text(text, strlen(text)); }
+
 static int print(const struct weighing *w, struct plm_status *st)
 {
     json_t *rows = json_array(), *result;
     for (int i = 0; i < w->o->n; i++)
-        json_array_append_new(rows, json_pack("{s:s, s:f, s:f, s:f, s:I}", "choice", w->o->choices[i], "log_prob", w->log_prob[i], "per_token",
+        json_array_append_new(rows, json_pack("{s:o, s:f, s:f, s:f, s:I}", "choice", shown(w->o->choices[i]),
+                                              "log_prob", w->log_prob[i], "per_token",
                                               w->log_prob[i] / length_of(w, i, 1), "per_byte", w->log_prob[i] / length_of(w, i, 2), "tokens",
                                               (json_int_t)length_of(w, i, 1)));
-    if (json_array_size(rows) != (size_t)w->o->n || !(result = json_pack("{s:s, s:O, s:s, s:s, s:s}", "prompt", w->o->prompt, "choices", rows, "best",
-        w->o->choices[best(w, 0)], "best_per_token", w->o->choices[best(w, 1)], "best_per_byte", w->o->choices[best(w, 2)]))) {
+    if (json_array_size(rows) != (size_t)w->o->n || !(result = json_pack("{s:o, s:O, s:o, s:o, s:o}", "prompt",
+        shown(w->o->prompt), "choices", rows, "best", shown(w->o->choices[best(w, 0)]), "best_per_token",
+        shown(w->o->choices[best(w, 1)]), "best_per_byte", shown(w->o->choices[best(w, 2)])))) {
         json_decref(rows);
         return result_failed(st);
     }

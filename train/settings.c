@@ -40,6 +40,8 @@ int settings_parse(struct settings **out, const char *text, size_t length, const
     if (length > MAX_FILE)
         return status_set(st, PLM_ELIMIT, "%s: %zu bytes, but a configuration has at most %d", where, length, MAX_FILE);
     json_error_t error;
+    if (length >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) /* a byte order mark: editors on Windows write one */
+        text += 3, length -= 3;
     json_t *root = json_loadb(text ? text : "", length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
     if (!root)
         return status_set(st, PLM_EFORMAT, "%s:%d:%d: %s", where, error.line, error.column, error.text);

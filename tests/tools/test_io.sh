@@ -32,6 +32,13 @@ printf 'a\000b\377\n' | said nul
 printf 'a\357\277\275b\357\277\275\n' | said repaired
 same "NUL and bad bytes are U+FFFD" nul repaired
 check "... and it is said" grep -q "2 characters of the message" nul.err
+printf '\357\273\277s\r\n' >system.txt
+printf 'a\n' | said by-text
+rm -f by-file.session
+printf 'a\n' | "$plm" chat model.gguf -n 1 --temperature 0 --system-file system.txt --session by-file.session \
+    >/dev/null 2>&1
+same "a system message from a file" by-text by-file
+reject "two system messages" "once" -- "$plm" chat model.gguf --system s --system-file system.txt
 if "$plm" --version | grep -q "line editing: yes"; then
     echo "- a terminal"
     printf 'Gr\303\274\303\237e\tan \346\227\245\346\234\254\n' | said words
@@ -42,6 +49,13 @@ if "$plm" --version | grep -q "line editing: yes"; then
     printf '"""one\ntw\303\266"""\n' | said lines
     TERM=xterm typed pasted '\x1b[200~one\rtw\xc3\xb6\r\x1b[201~\n'
     same "what is pasted is one message" lines pasted
+    TERM=xterm typed pasted-crlf '\x1b[200~one\r\ntw\xc3\xb6\r\n\x1b[201~\n'
+    same "... CR and newline are one end of a line in it" lines pasted-crlf
+    for key in '\x03' '\x04'; do # Ctrl-C and Ctrl-D at the prompt
+        TERM=xterm typed left "$key"
+        check "the terminal stops marking what is pasted" bash -c '
+            test "$(grep -ao "\[?2004[hl]" left.screen | tail -n 1)" = "[?2004l"'
+    done
 fi
 
 echo "- prompts and lists"
@@ -55,7 +69,32 @@ choose() { "$plm" generate model.gguf --prompt '$' --json "$@" 2>/dev/null; }
 check "choices are taken as they stand, from both" cmp <(choose --choice '\nabla f' --choice '\theta') <(choose --choices choices.txt)
 check "... and are not newlines" bash -c '! cmp -s "$1" "$2"' - <(choose --choice '\nabla f') <(choose --choice $'\nabla f')
 
+check "... from standard input, too" cmp <(choose --choices choices.txt) <(choose --choices - <choices.txt)
+choose --choice "$(printf 'a\303')" >cut.json
+check "a choice that is cut within a character is shown with U+FFFD" grep -q "$(printf '"a\357\277\275"')" cut.json
+printf 'a\nb\000c\n' >nul.txt
+reject "a NUL in a list" "nul.txt.:2" "NUL" -- "$plm" generate model.gguf --prompt a --choices nul.txt
+reject "a prompt's file that is not there" "none.txt.: No such file" -- "${generate[@]}" --prompt-file none.txt
+
 echo "- what is written is UTF-8"
+valid() { iconv -f UTF-8 -t UTF-8 >/dev/null; }
+drawn=(-n 20 --temperature 5 --top-p 1)
+for how in "--refine 1" "--refine 1 --show-drafts" "--parallel 3" "--refine 1 --parallel 2"; do
+    for seed in 1 2 3; do
+        # shellcheck disable=SC2086
+        echo a | "$plm" chat model.gguf "${drawn[@]}" --seed $seed $how 2>/dev/null >refined.txt
+        check "a conversation with $how, seed $seed" valid <refined.txt
+    done
+done
+long=$("$python" -c 'print("\u65e5" * 700)')
+need "a run of long texts" "$plm" pretrain config.json --set run_dir=wide --set model.max_position_embeddings=4096
+for before in "" a aa; do # a cut falls within a character in two of three
+    "$plm" generate "no$before$long" --prompt a >/dev/null 2>long.err
+    check "an error that quotes a long text${before:+ behind $before}" valid <long.err
+    "$plm" generate wide --prompt "$before$long" --choice b >shown.txt 2>/dev/null
+    check "a result that shows a long text${before:+ behind $before}" bash -c '
+        test -s shown.txt && iconv -f UTF-8 -t UTF-8 <shown.txt >/dev/null'
+done
 for n in 1 2 3 5 9; do
     check "$n tokens drawn at high temperature" bash -c '"$0" generate model.gguf --prompt a -n $1 --temperature 5 --top-p 1 --seed $1 --ignore-eos 2>/dev/null | iconv -f UTF-8 -t UTF-8 >/dev/null' "$plm" $n
     check "... in a conversation" bash -c 'echo a | "$0" chat model.gguf -n $1 --temperature 5 --top-p 1 --seed $1 2>/dev/null | iconv -f UTF-8 -t UTF-8 >/dev/null' "$plm" $n
@@ -75,7 +114,23 @@ for command in "${commands[@]}"; do
     full $command
     check "$command" bash -c 'test "$0" = 1 && grep -q "written" full.err' $?
 done
-check "a closed pipe" bash -c '"$0" generate model.gguf --prompt a -n 0 --ignore-eos --cache-policy streaming --cache-budget 16 2>/dev/null | head -c 1 >/dev/null; test "${PIPESTATUS[0]}" != 0' "$plm"
+for command in "${commands[@]}"; do
+    # shellcheck disable=SC2086
+    "$plm" $command </dev/null >out.txt 2>/dev/null
+    [ -s out.txt ] || continue
+    # shellcheck disable=SC2086
+    "$plm" $command </dev/null >&- 2>full.err
+    check "$command without a standard output" bash -c 'test "$0" = 1 && grep -q "written" full.err' $?
+    # shellcheck disable=SC2086
+    "$python" "$here/closed_pipe.py" "$plm" $command 2>full.err
+    check "$command into a closed pipe" bash -c 'test "$0" = 1 && grep -q "written" full.err' $?
+done
+rm -f apart.st
+logits=("$plm" logits model.gguf -T 1,2 -o)
+check "what prints nothing does without a standard output" bash -c '"$@" apart.st >&-' - "${logits[@]}"
+need "... and with one" "${logits[@]}" beside.st
+check "... the same" cmp apart.st beside.st
+check "a pipe that closes" bash -c '"$0" generate model.gguf --prompt a -n 0 --ignore-eos --cache-policy streaming --cache-budget 16 2>/dev/null | head -c 1 >/dev/null; test "${PIPESTATUS[0]}" = 1' "$plm"
 
 echo "- options without effect"
 printf 'a\n' | "$plm" chat model.gguf -n 1 --temperature 0 --system other --session plain.session >/dev/null 2>system.err
@@ -84,6 +139,23 @@ reject "--cache-budget without a policy" "no effect without a --cache-policy" --
 "${generate[@]}" --prompt a --top-k 3 >/dev/null 2>greedy.err
 check "--top-k at temperature 0" grep -q "top-k has no effect at temperature 0" greedy.err
 echo a | "$plm" chat model.gguf -n 4 >drawn.txt 2>seed.err
+"${generate[@]}" --prompt a --top-k 3 --min-p 0.1 --seed 3 --repetition-window 4 >/dev/null 2>several.err
+check "every option without effect is named" bash -c '
+    for o in top-k min-p seed repetition-window; do grep -q -- "--$o has no effect" several.err || exit 1; done'
+"$plm" generate model.gguf --prompt a --choice b -n 3 --temperature 1 >/dev/null 2>choice.err
+check "options of drawing beside --choice" bash -c '
+    grep -q -- "--tokens has no effect" choice.err && grep -q -- "--temperature has no effect" choice.err'
+reject "a budget of nothing" "cache-budget is '0'" -- "${generate[@]}" --prompt a --cache-policy h2o --cache-budget 0
+reject "a budget beyond all" "cache-budget is '200%'" -- \
+    "${generate[@]}" --prompt a --cache-policy h2o --cache-budget 200%
+"$plm" plan config.json --batch 2 --cache-type f16 >/dev/null 2>plan.err
+check "options of a model beside a configuration" bash -c '
+    grep -q -- "--batch has no effect" plan.err && grep -q -- "--cache-type has no effect" plan.err'
+"$plm" answer model.gguf --question a -n 1 --refinements 2 --limit 1 >/dev/null 2>answer.err
+check "options of another strategy" bash -c '
+    grep -q -- "--refinements has no effect" answer.err && grep -q -- "--limit has no effect" answer.err'
+printf '\357\273\277' | cat - config.json >marked.json
+check "a configuration with a byte order mark" "$plm" plan marked.json
 check "a conversation shows its seed" grep -qE '^seed [0-9]+$' seed.err
 check "... which repeats it" bash -c 'echo a | "$0" chat model.gguf -n 4 --seed "$(sed -n "s/^seed //p" seed.err)" 2>/dev/null | cmp - drawn.txt' "$plm"
 "$plm" generate --nonsense >/dev/null 2>&1
